@@ -1,0 +1,131 @@
+"""The command line: `boneage run` does everything, the other commands one stage each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from boneage.config import Config, load_config
+from boneage.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Bone age from hand radiographs, by attention-guided regions. Not for clinical use.",
+)
+console = Console()
+
+Out = Annotated[Path, typer.Option(help="The run's folder.")]
+Preset = Annotated[
+    str | None, typer.Option(help="demo, rsna100, paper, or a YAML file (default: demo).")
+]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder in an RSNA layout (default: the embedded phantom).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="section.name=value, as often as needed."),
+]
+
+
+def _configure(out: Path, preset: str | None, data: Path | None, changes: list[str] | None) -> Config:
+    """The configuration asked for; with nothing asked for, the one the run was started with."""
+    from boneage.pipeline import read_config
+
+    asked = preset is not None or data is not None or changes
+    if not asked and (out / "config.yaml").exists():
+        return read_config(out)
+    config = load_config(preset or "demo", changes)
+    return config if data is None else config.model_copy(update={"data": data})
+
+
+def _stage_command(stage: str, text: str) -> Callable[..., None]:
+    def command(
+        out: Out = Path("runs/demo"),
+        preset: Preset = None,
+        data: Data = None,
+        changes: Overrides = None,
+    ) -> None:
+        from boneage.pipeline import run
+
+        run(_configure(out, preset, data, changes), out, console, until=stage)
+
+    command.__doc__ = text
+    return command
+
+
+for _name, _stage, _text in (
+    ("run", "report", "Every stage, from the radiographs to the report."),
+    ("prepare", "prepare", "Check and split the data set, and make its small versions."),
+    ("localize", "localize", "Train the attention networks and find the regions."),
+    ("crop", "crop", "Cut the regions out of the original images."),
+    ("train", "train", "Train the age networks."),
+    ("evaluate", "evaluate", "Score regions and ages on the images kept back."),
+    ("report", "report", "Write the report page."),
+):
+    app.command(_name)(_stage_command(_stage, f"{_text} Does first what it needs; nothing twice."))
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    run: Annotated[Path, typer.Option(help="The folder of a finished run.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
+    model: Annotated[str | None, typer.Option(help="Which model (default: the last one).")] = None,
+    sex: Annotated[str | None, typer.Option(help="M or F, for all images (default: unknown).")] = None,
+) -> None:
+    """Read the age of new images into a CSV file; bad images become rows with an error."""
+    from boneage.pipeline import open_run
+    from boneage.data.tables import parse_sex
+    from boneage.predictor import Predictor, collect, write_predictions
+
+    try:
+        male = None if sex is None else parse_sex(sex, "--sex")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    patients = collect(images, male)
+    predictor = Predictor(*open_run(run), model)
+    with Progress(console=console) as progress:
+        bar = progress.add_task("reading ages", total=len(patients))
+        failed = write_predictions(predictor, patients, out, lambda n: progress.advance(bar, n))
+    console.print(f"{len(patients)} images, {failed} of them not readable: {out}")
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="A new folder, in the RSNA layout.")],
+    count: Annotated[int, typer.Option(help="How many radiographs.")] = 1200,
+    size: Annotated[tuple[int, int], typer.Option(help="Height and width.")] = (512, 384),
+    bits: Annotated[int, typer.Option(help="8 or 16.")] = 8,
+    variant: Annotated[str, typer.Option(help="default, swapped, no-age or shortcut.")] = "default",
+    seed: Annotated[int, typer.Option(help="Seed of the data set.")] = 0,
+) -> None:
+    """Draw a data set of synthetic hand radiographs."""
+    from pydantic import ValidationError
+
+    from boneage.config import PhantomData
+    from boneage.stages.prepare import draw_phantom
+
+    try:
+        config = PhantomData.model_validate(
+            {"count": count, "size": size, "bits": bits, "variant": variant, "seed": seed}
+        )
+    except ValidationError as error:
+        raise UserError(f"phantom: {error.errors()[0]['msg']}") from None
+    draw_phantom(config, folder, console)
+    console.print(f"{count} radiographs: {folder}")
+
+
+def main() -> None:
+    """Run the command; problems with the input end in one message, not in a traceback."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", markup=True)
+        sys.exit(1)

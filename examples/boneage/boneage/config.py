@@ -1,0 +1,254 @@
+"""The configuration of a run: one typed tree, read from a preset, a file and overrides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from boneage.errors import UserError
+
+REGIONS = ("hand", "region1", "region2")
+
+# The annotated regions that each found region may fall on. Which of the two most discriminative
+# regions is the carpals is a finding (the paper's order), so both are scored against both.
+TRUTH = {
+    "hand": ("Hand",),
+    "region1": ("Wrist", "Metacarpal"),
+    "region2": ("Wrist", "Metacarpal"),
+}
+
+Region = Literal["whole", "hand", "region1", "region2"]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown names are refused, values are checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhantomData(Section):
+    """The embedded data set, drawn when no folder of radiographs is given."""
+
+    count: int = Field(1200, ge=20)
+    size: tuple[int, int] = (512, 384)
+    bits: Literal[8, 16] = 8
+    variant: Literal["default", "swapped", "no-age", "shortcut"] = "default"
+    boxed: Fraction = 0.25
+    seed: int = 0
+
+
+class Split(Section):
+    """Shares of the images without boxes; the rest trains. Boxed images never train."""
+
+    validation: Fraction = 0.1
+    test: Fraction = 0.15
+    seed: int = 0
+
+
+class BinRange(Section):
+    """The ages that can be told, in months; both ends included."""
+
+    first: float = 1
+    last: float = 240
+    step: float = 1
+
+
+class Schedule(Section):
+    """How a network is trained.
+
+    With `one_cycle` the rate rises to `learning_rate` and falls again over all epochs; otherwise
+    it is constant in each phase, and `epochs` and `learning_rate` list the phases.
+    """
+
+    epochs: tuple[int, ...] = (5,)
+    learning_rate: tuple[float, ...] = (1e-3,)
+    one_cycle: bool = True
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    weight_decay: float = Field(0.05, ge=0)
+    batch_size: int = Field(32, ge=1)
+
+    @model_validator(mode="after")
+    def _phases_match(self) -> Schedule:
+        if len(self.epochs) != len(self.learning_rate):
+            raise ValueError("epochs and learning_rate list the same phases: give as many of each")
+        if self.one_cycle and len(self.epochs) != 1:
+            raise ValueError("one_cycle has one phase: give one number of epochs and one rate")
+        return self
+
+
+class Augmentation(Section):
+    """Random changes of the training images, drawn anew each time an image is seen."""
+
+    rotation: float = Field(0, ge=0, le=180)
+    shift: float = Field(0, ge=0, le=1)
+    scale: float = Field(0, ge=0, lt=1)
+    flip: bool = False
+    intensity: float = Field(0, ge=0, lt=1)
+
+
+class Backbone(Section):
+    """A timm network; its feature map is taken at `stride` pixels a cell."""
+
+    name: str = "tf_efficientnet_lite0"
+    pretrained: bool = True
+    stride: Literal[4, 8, 16, 32] = 32
+    dilated: bool = False
+
+
+class Localizer(Section):
+    """One attention network: what it sees, how it pools, what it is trained for."""
+
+    size: int = Field(ge=32)
+    pool: Literal["avg", "max"]
+    backbone: Backbone = Backbone()
+    loss: Literal["kl", "l1"] = "kl"
+    label_width: float = Field(50, gt=0)
+    threshold: Fraction = 0.2
+    margin: float = Field(0, ge=0)
+    schedule: Schedule = Schedule()
+    augmentation: Augmentation = Augmentation()
+
+
+class Localization(Section):
+    """The three attention networks, trained in this order; region2 sees region1 erased."""
+
+    hand: Localizer = Localizer(size=128, pool="avg")
+    region1: Localizer = Localizer(size=192, pool="max")
+    region2: Localizer = Localizer(size=192, pool="max")
+    window: int = Field(5, ge=0)
+    component: Literal["largest", "peak"] = "largest"
+    thresholds: tuple[Fraction, ...] = (
+        *(0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.25),
+        *(0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
+    )
+
+
+class Model(Section):
+    """One age model: the regions in its input channels and the loss it is trained with."""
+
+    name: str
+    regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=3)]
+    loss: Literal["l1", "ldl"] = "ldl"
+
+
+class Training(Section):
+    """What all age models of a run share."""
+
+    size: int = Field(112, ge=32)
+    backbone: Backbone = Backbone()
+    head_channels: int = Field(256, ge=1)
+    sex: bool = True
+    sigma: float = Field(15, gt=0)
+    weight: float | None = Field(None, ge=0)
+    schedule: Schedule = Schedule()
+    augmentation: Augmentation = Augmentation()
+    models: tuple[Model, ...] = (
+        Model(name="O-L1", regions=("whole",), loss="l1"),
+        Model(name="O", regions=("whole",)),
+        Model(name="H+R1+R2", regions=("hand", "region1", "region2")),
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Training:
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError(f"models: expected different names, got {names}")
+        return self
+
+
+class Hardware(Section):
+    """Where the networks train; it changes how long a run takes, not what it computes."""
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+
+
+class Config(Section):
+    """Everything that decides what a run computes."""
+
+    preset: str = "demo"
+    data: Path | None = None
+    phantom: PhantomData = PhantomData()
+    split: Split = Split()
+    bins: BinRange = BinRange()
+    contrast: Literal["none", "percentile", "local"] = "percentile"
+    localization: Localization = Localization()
+    training: Training = Training()
+    hardware: Hardware = Hardware()
+    bootstrap: int = Field(2000, ge=100)
+    seed: int = 0
+
+    def digest(self, *names: str) -> str:
+        """Fingerprint of the named sections."""
+        parts = self.model_dump(mode="json", include=set(names))
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("boneage") / "presets"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_config(preset: str = "demo", overrides: list[str] | None = None) -> Config:
+    """Read a preset (a name, or a YAML file's path) and apply `section.name=value` overrides.
+
+    Raises:
+        UserError: If the preset does not exist, a name is unknown, or a value does not fit.
+    """
+    tree = _read_preset(preset)
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error, preset)) from None
+
+
+def _read_preset(preset: str) -> dict[str, Any]:
+    if preset in presets():
+        text = (resources.files("boneage") / "presets" / f"{preset}.yaml").read_text()
+    elif Path(preset).is_file():
+        text = Path(preset).read_text()
+    else:
+        raise UserError(
+            f"preset {preset!r}: no such preset or file; the presets are {', '.join(presets())}"
+        )
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"preset {preset}: not readable as YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"preset {preset}: expected sections, got {type(tree).__name__}")
+    return {"preset": Path(preset).stem} | tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"override {override!r}: expected section.name=value")
+    *sections, name = path.strip().split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"override {override!r}: {section} is a value, not a section")
+    try:
+        tree[name] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"override {override!r}: the value is not readable as YAML") from None
+
+
+def _explain(error: ValidationError, preset: str) -> str:
+    lines = [
+        f"  {'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']} (got {item['input']!r:.80})"
+        for item in error.errors()
+    ]
+    return "\n".join([f"configuration (preset {preset}) does not fit:", *lines])

@@ -1,0 +1,1 @@
+"""Radiographs: tables, images, splits, cached small versions, batches."""

@@ -1,0 +1,94 @@
+"""Batches for training: memory-mapped images in, augmented float images out."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from boneage.config import Augmentation
+
+
+class Batch(NamedTuple):
+    """Images (N, R, S, S) uint8, one channel a region; months (N,); sex (N,): +1 male, -1 female."""
+
+    images: Tensor
+    months: Tensor
+    sex: Tensor
+
+
+class RegionDataset(Dataset[Batch]):
+    """Rows of one or more memory-mapped arrays of crops, read a whole batch at a time."""
+
+    def __init__(
+        self, regions: list[np.ndarray], months: np.ndarray, male: np.ndarray, rows: np.ndarray
+    ):
+        self.regions = regions
+        self.months = torch.from_numpy(np.asarray(months, dtype=np.float32))
+        self.sex = torch.from_numpy(np.where(male, 1.0, -1.0).astype(np.float32))
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, items: list[int]) -> Batch:
+        # Sorted reads keep a memory map sequential; the order inside a batch does not matter.
+        rows = np.sort(self.rows[items])
+        images = np.stack([region[rows] for region in self.regions], axis=1)
+        index = torch.from_numpy(rows)
+        return Batch(torch.from_numpy(images), self.months[index], self.sex[index])
+
+
+def loader(dataset: RegionDataset, batch_size: int, *, shuffle: bool) -> DataLoader[Batch]:
+    """A loader of whole batches. A last batch of one image is dropped in training.
+
+    Batch normalization knows no variance of a single value, so such a batch would raise.
+    """
+    lonely = shuffle and len(dataset) > batch_size and len(dataset) % batch_size == 1
+    return DataLoader(
+        dataset, batch_size, shuffle=shuffle, drop_last=lonely, collate_fn=lambda batch: batch
+    )
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Grey values of uint8 as float32 in [0, 1]."""
+    return images.float() / 255
+
+
+def augment(images: Tensor, config: Augmentation) -> Tensor:
+    """Turn, shift, scale, flip and brighten each image of a batch on its own.
+
+    All channels of an image (its regions) are changed alike. Values past the edge repeat the edge.
+
+    Args:
+        images: Shape (N, C, H, W), floating, in [0, 1].
+        config: How far each change may go.
+
+    Returns:
+        Shape (N, C, H, W), in [0, 1].
+    """
+    count, device = len(images), images.device
+
+    def spread(amount: float) -> Tensor:
+        return (torch.rand(count, device=device) * 2 - 1) * amount
+
+    angle = spread(math.radians(config.rotation))
+    zoom = 1 + spread(config.scale)
+    flip = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0) if config.flip else 1.0
+    shift = torch.stack([spread(2 * config.shift), spread(2 * config.shift)], dim=1)
+    turn = torch.stack(
+        [flip * angle.cos(), -angle.sin(), flip * angle.sin(), angle.cos()], dim=1
+    ).reshape(count, 2, 2)
+    affine = torch.cat([turn * zoom[:, None, None], shift[:, :, None]], dim=2)
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if config.intensity == 0:
+        return moved
+    gain = 1 + spread(config.intensity).reshape(-1, 1, 1, 1)
+    gamma = (1 + spread(config.intensity)).reshape(-1, 1, 1, 1)
+    return (moved.clamp(min=1e-6) ** gamma * gain).clamp(0, 1)

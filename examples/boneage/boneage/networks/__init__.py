@@ -1,0 +1,1 @@
+"""The networks: where to look, and how old."""

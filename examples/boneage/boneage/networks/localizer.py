@@ -1,0 +1,51 @@
+"""The attention network: it learns ages so that its heat map shows where they are read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from boneage.config import BinRange, Localizer
+from boneage.networks.backbones import FeatureNetwork
+from ldlcam import Bins, CAMHead, class_activation_map
+
+
+class Attention(NamedTuple):
+    """Heat maps (N, h, w) of the most likely age, and the ages that were most likely (N,)."""
+
+    heatmaps: Tensor
+    months: Tensor
+
+
+class LocalizerNetwork(nn.Module):
+    """Backbone, pooling and one linear layer over the ages, with its class activation maps."""
+
+    def __init__(self, config: Localizer, bins: BinRange, *, window: int):
+        super().__init__()
+        self.bins = Bins(bins.first, bins.last, bins.step, unit="months")
+        self.features = FeatureNetwork(config.backbone)
+        self.head = CAMHead(self.features.channels, len(self.bins), pool=config.pool)
+        # All ages start equal: under max pooling random weights would begin far from uniform
+        # scores, and what is random in them would stay in the heat map.
+        nn.init.zeros_(self.head.weight)
+        self.window = window
+        self.softmax = config.loss == "kl"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 1, S, S) in [0, 1] -> scores (N, K)."""
+        scores: Tensor = self.head(self.features(images))
+        return scores
+
+    @torch.no_grad()
+    def attend(self, images: Tensor) -> Attention:
+        """Images (N, 1, S, S) in [0, 1] -> their heat maps and most likely ages."""
+        features = self.features(images)
+        classes = self.head(features).argmax(dim=1)
+        weight = self.head.weight
+        if self.softmax:
+            # A softmax does not see what all classes have in common, so neither may the map.
+            weight = weight - weight.mean(dim=0)
+        maps = class_activation_map(features, weight, classes, window=self.window)
+        return Attention(maps, self.bins.centers[classes])

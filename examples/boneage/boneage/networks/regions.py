@@ -1,0 +1,86 @@
+"""From heat maps to boxes: one rule for the stages and for prediction."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boneage.config import Localization, Localizer
+from boneage.data.batches import to_float
+from boneage.networks.localizer import Attention, LocalizerNetwork
+from ldlcam import (
+    Regions,
+    clip_boxes,
+    erase_boxes,
+    levelset_boxes,
+    normalize_heatmaps,
+    pad_boxes,
+    scale_boxes,
+)
+
+_BATCH = 64
+
+
+def attend(network: LocalizerNetwork, images: np.ndarray) -> Attention:
+    """Heat maps and most likely ages of many small images (N, S, S) uint8, on the network's device.
+
+    The answer lies on the CPU.
+    """
+    device = network.head.weight.device
+    parts = [
+        network.attend(to_float(torch.from_numpy(images[i : i + _BATCH])[:, None].to(device)))
+        for i in range(0, len(images), _BATCH)
+    ]
+    return Attention(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+def find_regions(
+    heatmaps: Tensor, shapes: Tensor, config: Localizer, plan: Localization, threshold: float
+) -> Regions:
+    """Boxes of the hot regions, in pixels of the original images.
+
+    Args:
+        heatmaps: Shape (N, h, w), as the network gives them; clamped at 0 here.
+        shapes: Heights and widths of the original images, (N, 2).
+        config: The localizer's size and margin.
+        plan: Which component of the region counts.
+        threshold: Fraction of each map's maximum.
+
+    Returns:
+        Boxes (N, 4), and whether each map had a region; where not, the box is the whole image.
+    """
+    frame = (config.size, config.size)
+    found = levelset_boxes(
+        normalize_heatmaps(heatmaps), threshold, frame, component=plan.component
+    )
+    height, width = shapes.to(found.boxes).unbind(1)
+    zero = torch.zeros_like(height)
+    whole = torch.stack([zero, zero, width, height], dim=1)
+    boxes = clip_boxes(pad_boxes(scale_boxes(found.boxes, frame, shapes), config.margin), shapes)
+    # A box of zero area holds no pixel to look at: it counts as not found.
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    valid = found.valid & (area > 0)
+    return Regions(torch.where(valid[:, None], boxes, whole), valid)
+
+
+def erase_region(
+    images: np.ndarray, regions: Regions, shapes: Tensor, ids: Sequence[str]
+) -> np.ndarray:
+    """Small whole images (N, S, S) uint8 with one region each filled by one random grey.
+
+    The grey depends on the image's id alone. Where no region was found nothing is erased.
+    """
+    size = images.shape[-1]
+    erased = np.empty_like(images)
+    boxes = scale_boxes(regions.boxes, shapes, (size, size)) * regions.valid[:, None]
+    seeds = torch.tensor([zlib.crc32(id.encode()) for id in ids])
+    for i in range(0, len(images), _BATCH):
+        part = slice(i, i + _BATCH)
+        pixels = to_float(torch.from_numpy(images[part])[:, None])
+        filled = erase_boxes(pixels, boxes[part], fill="random", seeds=seeds[part])
+        erased[part] = (filled[:, 0] * 255).round().to(torch.uint8).numpy()
+    return erased

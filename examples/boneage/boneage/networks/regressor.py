@@ -1,0 +1,101 @@
+"""The age network: regions in, an age (or its distribution) out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from boneage.config import BinRange, Model, Training
+from boneage.networks.backbones import FeatureNetwork
+from ldlcam import Bins, ExpectationHead, LabelDistribution
+
+_SEX_UNITS = 32
+
+
+class AgePrediction(NamedTuple):
+    """Months (N,) and, where the model tells them, sd, 5% and 95% quantile and entropy (N,)."""
+
+    months: Tensor
+    sd: Tensor
+    low: Tensor
+    high: Tensor
+    entropy: Tensor
+
+
+class AgeNetwork(nn.Module):
+    """Backbone, convolution, max pooling, sex through 32 units, and the ages.
+
+    The head is the published one: a 3x3 convolution without activation and a 3x3 max pooling,
+    flattened, beside 32 linear units for the sex, then one linear layer. With the `ldl` loss that
+    layer has one output a bin; with `l1` a single one, in units of `scale` months about `center`.
+    """
+
+    def __init__(self, config: Training, model: Model, bins: BinRange):
+        super().__init__()
+        self.bins = Bins(bins.first, bins.last, bins.step, unit="months")
+        self.sex = config.sex
+        self.features = FeatureNetwork(config.backbone)
+        cells = self._cells(config.size)
+        # Small inputs have small maps: then the convolution keeps the map's size.
+        valid = cells >= 5
+        self.convolution = nn.Conv2d(
+            self.features.channels, config.head_channels, 3, padding=0 if valid else 1
+        )
+        cells = cells - 2 if valid else cells
+        self.pool = nn.MaxPool2d(min(3, cells))
+        width = config.head_channels * (cells // min(3, cells)) ** 2
+        covariates = 1 if config.sex else 0
+        if model.loss == "ldl":
+            self.head: nn.Module = ExpectationHead(
+                width, self.bins, covariates=covariates, covariate_hidden=(_SEX_UNITS,)
+            )
+        else:
+            self.head = ScalarHead(width, covariates, self.bins)
+
+    def forward(self, images: Tensor, sex: Tensor) -> Tensor:
+        """Images (N, R, S, S) in [0, 1], sex (N,) in {+1, -1, 0 unknown} -> logits (N, K) or (N,)."""
+        features = self.pool(self.convolution(self.features(images))).flatten(1)
+        output: Tensor = self.head(features, sex[:, None] if self.sex else None)
+        return output
+
+    def predict(self, images: Tensor, sex: Tensor) -> AgePrediction:
+        """As `forward`, decoded: months and, from a distribution, how sure they are."""
+        return decode(self(images, sex), self.bins)
+
+    def _cells(self, size: int) -> int:
+        training = self.features.training
+        with torch.no_grad():
+            cells = self.features.eval()(torch.zeros(1, 3, size, size)).shape[-1]
+        self.features.train(training)
+        return int(cells)
+
+
+class ScalarHead(nn.Module):
+    """Features and sex -> one age in months (N,), for regression with the L1 loss."""
+
+    def __init__(self, in_features: int, covariates: int, bins: Bins):
+        super().__init__()
+        self.covariate = nn.Linear(covariates, _SEX_UNITS) if covariates else None
+        self.linear = nn.Linear(in_features + (_SEX_UNITS if covariates else 0), 1)
+        first, last = bins.centers[0].item(), bins.centers[-1].item()
+        self.center, self.scale = (first + last) / 2, (last - first) / 2
+
+    def forward(self, features: Tensor, covariates: Tensor | None) -> Tensor:
+        """Features (N, F), covariates (N, 1) -> months (N,)."""
+        if self.covariate is not None:
+            features = torch.cat([features, self.covariate(covariates)], dim=1)
+        months: Tensor = self.center + self.scale * self.linear(features)[:, 0]
+        return months
+
+
+def decode(output: Tensor, bins: Bins) -> AgePrediction:
+    """Logits (N, K) -> expectation and spread; plain months (N,) -> months, the rest NaN."""
+    if output.ndim == 1:
+        first, last = bins.centers[0], bins.centers[-1]
+        unknown = torch.full_like(output, torch.nan)
+        return AgePrediction(output.clamp(first, last), unknown, unknown, unknown, unknown)
+    ages = LabelDistribution(output.float(), bins)
+    low, high = ages.interval(0.9)
+    return AgePrediction(ages.mean, ages.stddev, low, high, ages.entropy())

@@ -1,0 +1,29 @@
+"""Trained networks as files: weights as safetensors, never pickles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from boneage.errors import UserError
+from boneage.run_folder import atomic_path
+
+
+def save_network(network: nn.Module, path: Path) -> None:
+    """Write the weights whole or not at all."""
+    with atomic_path(path) as temporary:
+        save_model(network, str(temporary))
+
+
+def load_network(network: nn.Module, path: Path) -> None:
+    """Fill a network with the weights of a file, and set it to evaluation."""
+    if not path.exists():
+        raise UserError(f"{path}: no trained network there; run localize and train first")
+    try:
+        load_model(network, str(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: not the weights of this network ({error})") from None
+    network.eval()

@@ -1,0 +1,175 @@
+"""Training by Lightning: one loop for the attention networks and the age networks."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from boneage.config import Augmentation, Hardware, Localizer, Schedule, Training
+from boneage.data.batches import Batch, augment, to_float
+from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.regressor import AgeNetwork, decode
+from ldlcam import ExpectationLDLLoss, triangular_labels
+
+# The raw soft label's L1 averages over all bins, most of them empty: scaled to be of order one.
+_L1_SCALE = 10.0
+
+
+class _Task(lightning.LightningModule):
+    """A network, its schedule and its augmentation; subclasses say the loss."""
+
+    def __init__(
+        self, network: nn.Module, schedule: Schedule, augmentation: Augmentation, steps: int
+    ):
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        self.augmentation = augmentation
+        self.steps_per_epoch = steps
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        images = to_float(batch.images)
+        return batch._replace(
+            images=augment(images, self.augmentation) if self.training else images
+        )
+
+    def configure_optimizers(self) -> Any:
+        plan = self.schedule
+        kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(
+            self.parameters(), lr=plan.learning_rate[0], weight_decay=plan.weight_decay
+        )
+        if plan.one_cycle:
+            rates: Any = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, plan.learning_rate[0], total_steps=plan.epochs[0] * self.steps_per_epoch
+            )
+        else:
+            rates = torch.optim.lr_scheduler.LambdaLR(optimizer, self._phase_rate)
+        return [optimizer], [{"scheduler": rates, "interval": "step"}]
+
+    def _phase_rate(self, step: int) -> float:
+        epoch = step // self.steps_per_epoch
+        for length, rate in zip(self.schedule.epochs, self.schedule.learning_rate, strict=True):
+            if epoch < length:
+                break
+            epoch -= length
+        return rate / self.schedule.learning_rate[0]
+
+
+class LocalizerTask(_Task):
+    """An attention network learns the softened age of Eq. 5."""
+
+    network: LocalizerNetwork
+
+    def __init__(self, network: LocalizerNetwork, config: Localizer, steps: int):
+        super().__init__(network, config.schedule, config.augmentation, steps)
+        self.config = config
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        scores = self.network(batch.images)
+        softmax = self.config.loss == "kl"
+        labels = triangular_labels(
+            batch.months, self.network.bins, self.config.label_width, normalize=softmax
+        )
+        if softmax:
+            loss = F.kl_div(scores.log_softmax(dim=1), labels, reduction="batchmean")
+        else:
+            loss = _L1_SCALE * F.l1_loss(scores, labels)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        months = self.network.attend(batch.images).months
+        self.log(
+            "val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months)
+        )
+
+
+class AgeTask(_Task):
+    """An age network learns the age, or its distribution and expectation together."""
+
+    network: AgeNetwork
+
+    def __init__(self, network: AgeNetwork, config: Training, loss: str, steps: int):
+        super().__init__(network, config.schedule, config.augmentation, steps)
+        self.loss = (
+            ExpectationLDLLoss(network.bins, config.sigma, config.weight) if loss == "ldl" else None
+        )
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        output = self.network(batch.images, batch.sex)
+        if self.loss is None:
+            loss = F.l1_loss(output, batch.months)
+        else:
+            loss = self.loss(output, batch.months)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        months = decode(self.network(batch.images, batch.sex), self.network.bins).months
+        self.log(
+            "val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months)
+        )
+
+
+def fit(
+    task: _Task,
+    train: DataLoader[Batch],
+    validation: DataLoader[Batch],
+    folder: Path,
+    hardware: Hardware,
+    *,
+    keep: str,
+) -> float:
+    """Train a task, going on from `folder`'s last checkpoint where there is one.
+
+    Args:
+        task: What to train; it holds the kept weights afterwards.
+        train: Batches to learn from.
+        validation: Batches to choose by.
+        folder: Where checkpoints and logs go.
+        hardware: Accelerator, devices and precision.
+        keep: `"best"` keeps the epoch with the least validation error, `"last"` the last one.
+
+    Returns:
+        The validation MAE of the kept weights, in months.
+    """
+    checkpoints = ModelCheckpoint(
+        folder / "checkpoints", filename="best", monitor="val_mae", mode="min", save_last=True,
+        enable_version_counter=False,
+    )
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # The images are memory maps read whole batches at a time: workers would only copy them.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
+        warnings.filterwarnings("ignore", ".*The number of training batches.*")
+        trainer = lightning.Trainer(
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            precision=hardware.precision,
+            max_epochs=sum(task.schedule.epochs),
+            logger=CSVLogger(folder, name=None, version="log"),
+            callbacks=[checkpoints, RichProgressBar(leave=False)],
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        last = folder / "checkpoints" / "last.ckpt"
+        trainer.fit(task, train, validation, ckpt_path=last if last.exists() else None)
+    kept = checkpoints.best_model_path if keep == "best" else checkpoints.last_model_path
+    state = torch.load(kept, map_location="cpu", weights_only=False)
+    task.load_state_dict(state["state_dict"])
+    if keep == "best":
+        return float(checkpoints.best_model_score)
+    return float(trainer.callback_metrics["val_mae"])

@@ -1,0 +1,171 @@
+"""Prediction for new images: the run's networks one after another, image to age and regions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from boneage.config import REGIONS, Config, Localizer, Model
+from boneage.data.batches import to_float
+from boneage.data.cache import render
+from boneage.data.images import SUFFIXES, even_contrast, read_radiograph
+from boneage.errors import UserError
+from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.regions import attend, erase_region, find_regions
+from boneage.networks.regressor import AgeNetwork
+from boneage.networks.storage import load_network
+from boneage.run_folder import atomic_path, read_json
+from boneage.stages.plan import RunStages
+from ldlcam import Regions
+
+_BATCH = 16
+_SEX = {True: 1.0, False: -1.0, None: 0.0}
+_BOX_COLUMNS = [f"{region}_{corner}" for region in REGIONS for corner in ("x1", "y1", "x2", "y2")]
+COLUMNS = ("path", "sex", "months", "sd", "p5", "p95", "entropy", *_BOX_COLUMNS, "flags", "error")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """An image to be read, with the sex where it is known."""
+
+    path: Path
+    male: bool | None = None
+
+
+class Predictor:
+    """The trained networks of one run, as one step from image files to rows of a table."""
+
+    def __init__(self, config: Config, stages: RunStages, model: str | None = None):
+        plan = config.localization
+        self.config = config
+        self.model = _pick_model(config, model)
+        self.localizers: dict[str, LocalizerNetwork] = {}
+        self.thresholds: dict[str, float] = {}
+        for region in REGIONS:
+            network = LocalizerNetwork(getattr(plan, region), config.bins, window=plan.window)
+            load_network(network, stages.attention[region] / "network.safetensors")
+            self.localizers[region] = network
+            chosen = read_json(stages.regions[region] / "threshold.json")
+            self.thresholds[region] = chosen["threshold"]
+        self.network = AgeNetwork(config.training, self.model, config.bins)
+        load_network(self.network, stages.models[self.model.name] / "network.safetensors")
+
+    def rows(self, patients: Iterable[Patient]) -> Iterator[dict[str, str]]:
+        """One row of `COLUMNS` an image, in the given order; a bad image's row says its error."""
+        waiting = iter(patients)
+        while batch := list(islice(waiting, _BATCH)):
+            yield from self._batch(batch)
+
+    def _batch(self, batch: Sequence[Patient]) -> Iterator[dict[str, str]]:
+        images: dict[int, np.ndarray] = {}
+        errors: dict[int, str] = {}
+        for i, patient in enumerate(batch):
+            try:
+                images[i] = even_contrast(read_radiograph(patient.path), self.config.contrast)
+            except UserError as error:
+                errors[i] = str(error)
+        read = {}
+        if images:
+            known = [batch[i] for i in images]
+            read = dict(zip(images, self._read(known, list(images.values())), strict=True))
+        for i, patient in enumerate(batch):
+            empty = dict.fromkeys(COLUMNS, "") | {"path": str(patient.path)}
+            yield empty | (read[i] if i in read else {"error": errors[i]})
+
+    def _read(
+        self, patients: Sequence[Patient], images: Sequence[np.ndarray]
+    ) -> Iterator[dict[str, str]]:
+        regions = self._localize(patients, images)
+        size = self.config.training.size
+        crops = np.stack([
+            np.stack(render(image, [
+                (size, None if name == "whole" else regions[name].boxes[i].numpy())
+                for name in self.model.regions
+            ]))
+            for i, image in enumerate(images)
+        ])  # fmt: skip
+        sex = torch.tensor([_SEX[patient.male] for patient in patients])
+        with torch.no_grad():
+            ages = self.network.predict(to_float(torch.from_numpy(crops)), sex)
+        for i, patient in enumerate(patients):
+            boxes = torch.cat([regions[name].boxes[i] for name in REGIONS]).tolist()
+            flags = [f"no-{name}" for name in REGIONS if not regions[name].valid[i]]
+            if patient.male is None:
+                flags.append("sex-unknown")
+            figures = [f"{float(column[i]):.2f}" for column in ages]
+            yield {
+                "sex": {True: "M", False: "F", None: ""}[patient.male],
+                **dict(zip(("months", "sd", "p5", "p95", "entropy"), figures, strict=True)),
+                **{
+                    name: f"{corner:.1f}"
+                    for name, corner in zip(_BOX_COLUMNS, boxes, strict=True)
+                },
+                "flags": " ".join(flags),
+            }
+
+    def _localize(
+        self, patients: Sequence[Patient], images: Sequence[np.ndarray]
+    ) -> dict[str, Regions]:
+        plan = self.config.localization
+        shapes = torch.tensor([image.shape for image in images])
+        regions: dict[str, Regions] = {}
+        for region in REGIONS:
+            own: Localizer = getattr(plan, region)
+            small = np.stack([render(image, [(own.size, None)])[0] for image in images])
+            if region == "region2":
+                ids = [patient.path.stem for patient in patients]
+                small = erase_region(small, regions["region1"], shapes, ids)
+            heatmaps = attend(self.localizers[region], small).heatmaps
+            regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
+        return regions
+
+
+def collect(paths: Sequence[Path], male: bool | None) -> list[Patient]:
+    """The images named, and those of the folders named, sorted within each folder."""
+    patients = []
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
+            if not found:
+                raise UserError(f"{path}: no images ({', '.join(SUFFIXES)}) in it or below it")
+        patients += [Patient(image, male) for image in found]
+    return patients
+
+
+def write_predictions(
+    predictor: Predictor,
+    patients: Sequence[Patient],
+    out: Path,
+    progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Write one row an image to a CSV file, whole or not at all.
+
+    Returns:
+        How many images could not be read.
+    """
+    failed = 0
+    with atomic_path(out) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in predictor.rows(patients):
+            writer.writerow(row)
+            failed += bool(row["error"])
+            progress(1)
+    return failed
+
+
+def _pick_model(config: Config, name: str | None) -> Model:
+    """The named model; without a name the last one of the configuration."""
+    models = {model.name: model for model in config.training.models}
+    if name is None:
+        return config.training.models[-1]
+    if name not in models:
+        raise UserError(f"model {name!r}: this run has the models {', '.join(models)}")
+    return models[name]

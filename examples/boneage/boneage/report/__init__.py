@@ -1,0 +1,1 @@
+"""The report page: what it shows, in words, tables, pictures and figures."""

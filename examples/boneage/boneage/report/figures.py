@@ -1,0 +1,212 @@
+"""The figures of the page, each drawn for a light and for a dark background."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from boneage.report.pictures import data_uri
+from boneage.report.placement import Placement
+from boneage.report.tables import SweepRow
+from boneage.report.wording import ANNOTATED, FOUND
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT = 4.4, 3.1
+_DOTS_PER_INCH = 180
+_POINT = 9.0
+
+
+@dataclass(frozen=True)
+class Ink:
+    """The colours of one scheme; blue, orange and purple are told apart by the colour-blind too."""
+
+    text: str
+    rule: str
+    hand: str
+    region1: str
+    region2: str
+
+
+_LIGHT = Ink(text="#1c2126", rule="#c9ced4", hand="#0072b2", region1="#c65200", region2="#9b3f83")
+_DARK = Ink(text="#e4e7ea", rule="#4a5159", hand="#56b4e9", region1="#f0a030", region2="#e29acb")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure in both schemes, with its size in CSS pixels and its words for who cannot see it."""
+
+    light: str
+    dark: str
+    width: int
+    height: int
+    alt: str
+
+
+def sweep_figure(thresholds: list[float], rows: list[SweepRow], score: str, label: str) -> Picture:
+    """A score of the boxes against the threshold, a line for each pair of regions.
+
+    Args:
+        thresholds: The thresholds tried.
+        rows: The pairs' scores.
+        score: `"mean_iou"` or `"ap50"`.
+        label: The score, in words.
+    """
+
+    def draw(axes: Axes, ink: Ink) -> None:
+        for row in rows:
+            pair = row.pair
+            values = [np.nan if cell is None else cell[score] for cell in row.cells]
+            axes.plot(
+                thresholds, values, color=getattr(ink, pair.region), linewidth=1.6,
+                linestyle="--" if pair.name == "Metacarpal" else "-",
+                label=f"{pair.found}, {pair.annotated}",
+            )
+            axes.plot(
+                pair.scores["threshold"], pair.scores[score], "o",
+                color=getattr(ink, pair.region), markersize=5,
+            )
+        axes.set(xlabel="threshold (share of the map's maximum)", ylabel=label, ylim=(-0.02, 1.02))
+        _legend(axes, ink)
+
+    best = ", ".join(
+        f"{row.pair.found} and {row.pair.annotated} {row.pair.scores[score]:.2f} "
+        f"at {row.pair.scores['threshold']:g}"
+        for row in rows
+    )
+    return _draw(draw, f"Curves of {label} over the threshold; at the chosen ones: {best}.")
+
+
+def placement_figure(placement: Placement) -> Picture:
+    """Centres of the found regions over the outlines of the annotated ones."""
+
+    def draw(axes: Axes, ink: Ink) -> None:
+        from matplotlib.patches import Rectangle
+
+        for at, (name, (width, height)) in enumerate(placement.outlines.items()):
+            axes.add_patch(
+                Rectangle(
+                    (-width / 2, at - height / 2), width, height,
+                    fill=False, edgecolor=ink.text, linewidth=1, linestyle=(0, (4, 2)),
+                )
+            )
+            axes.text(
+                width / 2, at + height / 2, f"{ANNOTATED[name]} ", color=ink.text,
+                fontsize=_POINT - 1, ha="right", va="bottom",
+            )
+        for (region, points), marker in zip(placement.centres.items(), "o^", strict=True):
+            axes.scatter(
+                points[:, 0], points[:, 1], s=16, marker=marker, alpha=0.6, linewidths=0,
+                color=getattr(ink, region), label=FOUND[region],
+            )
+        axes.set(xlabel="across the hand", ylabel="wrist to knuckles", aspect="equal")
+        axes.margins(0.15)
+        _legend(axes, ink)
+
+    return _draw(
+        draw,
+        "Centres of the found regions, drawn over the outlines of wrist and metacarpals.",
+        height=4.0,
+    )
+
+
+def age_error_figure(model: str, months: np.ndarray, truth: np.ndarray, male: np.ndarray) -> Picture:
+    """Error of every test image against its true age, with the median error along the ages."""
+    error = months - truth
+
+    def draw(axes: Axes, ink: Ink) -> None:
+        axes.axhline(0, color=ink.text, linewidth=0.8)
+        for name, mask, color, marker in (
+            ("boys", male, ink.hand, "o"),
+            ("girls", ~male, ink.region1, "^"),
+        ):
+            axes.scatter(
+                truth[mask] / 12, error[mask], s=_dot(len(truth)), marker=marker, alpha=0.55,
+                linewidths=0, color=color, label=name,
+            )
+        ages, medians = _running_median(truth / 12, error)
+        axes.plot(ages, medians, color=ink.text, linewidth=1.6, label="median")
+        axes.set(xlabel="true age (years)", ylabel="error (months)")
+        _legend(axes, ink, columns=3)
+
+    return _draw(
+        draw,
+        f"Scatter of {model}'s errors over the true age; median error {np.median(error):.1f} months.",
+    )
+
+
+def bland_altman_figure(model: str, months: np.ndarray, truth: np.ndarray) -> Picture:
+    """Difference of reading and truth against their mean, with bias and limits of agreement."""
+    difference = months - truth
+    bias, spread = difference.mean(), 1.96 * difference.std(ddof=1 if len(difference) > 1 else 0)
+
+    def draw(axes: Axes, ink: Ink) -> None:
+        axes.scatter(
+            (months + truth) / 24, difference, s=_dot(len(truth)), alpha=0.5, linewidths=0,
+            color=ink.region2,
+        )
+        for value, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
+            axes.axhline(value, color=ink.text, linewidth=1.1, linestyle=style)
+            axes.annotate(
+                f"{value:+.1f}", (1, value), xycoords=("axes fraction", "data"), xytext=(3, 0),
+                textcoords="offset points", color=ink.text, fontsize=_POINT - 1, va="center",
+            )
+        axes.set(xlabel="mean of reading and truth (years)", ylabel="reading - truth (months)")
+
+    return _draw(
+        draw,
+        f"Bland-Altman plot of {model}: bias {bias:+.1f} months, limits of agreement "
+        f"{bias - spread:+.1f} and {bias + spread:+.1f} months.",
+    )
+
+
+def _running_median(
+    ages: np.ndarray, errors: np.ndarray, fewest: int = 5
+) -> tuple[list[float], list[float]]:
+    """Median error in steps of two years, where there are enough images."""
+    step = np.floor(ages / 2).astype(int)
+    known = [s for s in np.unique(step) if (step == s).sum() >= fewest]
+    return [2 * s + 1 for s in known], [float(np.median(errors[step == s])) for s in known]
+
+
+def _dot(count: int) -> float:
+    return 14 if count < 500 else 6
+
+
+def _draw(draw: Callable[[Axes, Ink], None], alt: str, height: float = _HEIGHT) -> Picture:
+    light, dark = (_render(draw, ink, height) for ink in (_LIGHT, _DARK))
+    return Picture(light, dark, round(100 * _WIDTH), round(100 * height), alt)
+
+
+def _render(draw: Callable[[Axes, Ink], None], ink: Ink, height: float) -> str:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    draw(axes, ink)
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(ink.rule)
+    axes.tick_params(colors=ink.text, color=ink.rule, labelsize=_POINT)
+    axes.xaxis.label.set(color=ink.text, fontsize=_POINT)
+    axes.yaxis.label.set(color=ink.text, fontsize=_POINT)
+    axes.grid(color=ink.rule, linewidth=0.5, alpha=0.6)
+    axes.set_axisbelow(True)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", transparent=True)
+    return data_uri(file.getvalue())
+
+
+def _legend(axes: Axes, ink: Ink, columns: int = 2) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderaxespad=0.2,
+        fontsize=_POINT - 1, labelcolor=ink.text, columnspacing=1.2, handletextpad=0.5,
+    )

@@ -1,0 +1,88 @@
+"""Figures and findings in words: how the page and the console say what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FOUND = {"hand": "Hand", "region1": "Region 1", "region2": "Region 2"}
+ANNOTATED = {"Hand": "hand", "Wrist": "wrist (carpals)", "Metacarpal": "metacarpals"}
+NOTHING = "–"
+
+# Mean IoU from which on a found region is said to lie on an annotated one, or partly on it.
+_ON, _PARTLY = 0.5, 0.25
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A figure with so many decimals; a dash for one that is missing."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def percent(share: float | None) -> str:
+    """A share from 0 to 1 in whole percent."""
+    return NOTHING if share is None or not math.isfinite(share) else f"{100 * share:.0f}%"
+
+
+def interval(bounds: Sequence[float] | None, digits: int = 1) -> str:
+    """An interval's two ends."""
+    if bounds is None or not all(math.isfinite(bound) for bound in bounds):
+        return NOTHING
+    low, high = bounds
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds, as coarse as they are long."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def landing(region: str, scores: Mapping[str, Any]) -> str:
+    """Where a found region fell, judged by its overlap with the annotated regions.
+
+    Args:
+        region: The found region.
+        scores: Its entry of the metrics' `localization`.
+    """
+    name, against = FOUND[region], scores["against"]
+    if not against:
+        return f"{name}: no annotated boxes to tell where it fell."
+    best = max(against, key=lambda other: against[other]["mean_iou"])
+    figures = ", ".join(
+        f"{number(pair['mean_iou'], 2)} with the {ANNOTATED[other]}"
+        for other, pair in against.items()
+    )
+    overlap = against[best]["mean_iou"]
+    if overlap >= _ON:
+        verdict = f"{name} fell on the {ANNOTATED[best]}"
+    elif overlap >= _PARTLY:
+        verdict = f"{name} fell partly on the {ANNOTATED[best]}"
+    elif len(against) == 1:
+        verdict = f"{name} fell elsewhere than on the {ANNOTATED[best]}"
+    else:
+        verdict = f"{name} fell on none of the annotated regions"
+    return f"{verdict}: mean IoU {figures}."
+
+
+def comparison(first: str, second: str, paired: Mapping[str, Any]) -> str:
+    """What a paired difference of two models means."""
+    gain = paired["gain"]
+    better, worse = (second, first) if gain >= 0 else (first, second)
+    less = number(abs(gain), 2)
+    if paired["excludes_zero"]:
+        return (
+            f"{better} is nearer the truth than {worse}, by {less} months on average; "
+            "other test images of the same kind would hardly turn this round."
+        )
+    return (
+        f"{better} is ahead of {worse} by {less} months on these images, but the interval holds 0: "
+        "which of the two is better cannot be told from them."
+    )

@@ -1,0 +1,38 @@
+"""Crop: cut the found regions out of the original images, at the age networks' input size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from boneage.config import REGIONS, Config
+from boneage.data.cache import View, write_views
+from boneage.data.samples import Samples
+from boneage.run_folder import Stage
+from boneage.stages.localize import Found
+from boneage.stages.prepare import whole_path
+
+
+def crop(
+    config: Config, stage: Stage, prepared: Stage, localized: dict[str, Stage], console: Console
+) -> None:
+    """Write one `<region>.npy` (N, S, S) uint8 for each region, cut at full resolution."""
+    samples = Samples.load(prepared.folder)
+    views = [
+        View(crop_path(stage, prepared, region, config), config.training.size, found.boxes)
+        for region, found in ((name, Found.load(localized[name])) for name in REGIONS)
+    ]
+    with Progress(console=console) as progress:
+        bar = progress.add_task("cropping originals", total=len(samples))
+        write_views(
+            samples.paths, views, config.contrast, lambda done: progress.advance(bar, done)
+        )
+
+
+def crop_path(stage: Stage, prepared: Stage, region: str, config: Config) -> Path:
+    """Where a region's crops lie; the whole image's were made when the data were prepared."""
+    if region == "whole":
+        return whole_path(prepared, config.training.size)
+    return stage / f"{region}.npy"

@@ -1,0 +1,172 @@
+"""Evaluate: every figure of a run, beside its control, in one `metrics.json`."""
+
+from __future__ import annotations
+
+import csv
+import platform
+from importlib import metadata
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from boneage import phantom
+from boneage.config import REGIONS, TRUTH, Config, Model
+from boneage.data import splits
+from boneage.data.samples import Samples
+from boneage.run_folder import Stage, atomic_path, read_json, write_json
+from boneage.stages.controls import median_box_scores
+from boneage.stages.localize import Found
+from boneage.stages.plan import RunStages
+from boneage.stages.statistics import age_errors, by_group, paired_difference
+from ldlcam import pointing_game
+
+_PACKAGES = ("ldlcam", "boneage", "torch", "timm", "lightning", "numpy")
+
+
+def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
+    """Score regions and ages on images that neither trained nor chose.
+
+    Writes `metrics.json` and `predictions.csv` (the test images) into the run's folder.
+
+    Returns:
+        The metrics.
+    """
+    samples = Samples.load(stages.prepared.folder)
+    metrics = {
+        "preset": config.preset,
+        "data": _data(config, samples),
+        "seed": config.seed,
+        "localization": {
+            region: _localization(
+                region, stages.attention[region], stages.regions[region], samples
+            )
+            for region in REGIONS
+        },
+        "ages": _ages(config, samples, stages.models),
+        "versions": {name: metadata.version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
+        "configuration": config.model_dump(mode="json", exclude={"data", "hardware"}),
+    }
+    if config.data is None:
+        metrics["ages"]["floors"] = _floors(config, metrics["localization"])
+    metrics["seconds"] = stages.seconds()
+    write_json(folder / "metrics.json", metrics)
+    _write_predictions(folder / "predictions.csv", samples, stages.models)
+    return metrics
+
+
+def _data(config: Config, samples: Samples) -> dict[str, Any]:
+    parts, counts = np.unique(samples.parts, return_counts=True)
+    described: dict[str, Any] = {
+        "images": len(samples),
+        "parts": dict(zip(parts.tolist(), counts.tolist(), strict=True)),
+    }
+    if config.data is None:
+        described |= {
+            "name": f"phantom ({config.phantom.variant})",
+            "phantom_fingerprint": phantom.fingerprint(),
+        }
+    else:
+        described["name"] = config.data.resolve().name
+    return described
+
+
+def _localization(region: str, attention: Stage, stage: Stage, samples: Samples) -> dict[str, Any]:
+    found, chosen = Found.load(stage), read_json(stage / "threshold.json")
+    heatmaps = torch.from_numpy(np.load(stage / "heatmaps.npy", mmap_mode="r"))
+    against = {}
+    for name in TRUTH[region]:
+        rows = samples.boxed_rows(name, splits.BOXES_SCORE)
+        if name not in chosen["pairs"] or len(rows) == 0:
+            continue
+        pair = chosen["pairs"][name]
+        at = next(row for row in pair["score"] if row["threshold"] == pair["threshold"])
+        against[name] = {
+            **at,
+            "pointing": float(
+                pointing_game(
+                    heatmaps[torch.from_numpy(rows)],
+                    torch.from_numpy(samples.truth[name][rows]),
+                    torch.from_numpy(samples.shapes[rows]),
+                )
+            ),
+            "count": len(rows),
+            "control": median_box_scores(samples, name),
+            "sweep": pair["score"],
+        }
+    return {
+        "threshold": chosen["threshold"],
+        "chosen_on": chosen["chosen_on"],
+        "falls_on": chosen.get("falls_on"),
+        "whole_image_instead": int((~found.valid).sum()),
+        "validation_mae": read_json(attention / "training.json")["validation_mae"],
+        "against": against,
+    }
+
+
+def _ages(config: Config, samples: Samples, trained: dict[str, Stage]) -> dict[str, Any]:
+    rows = samples.rows(splits.TEST)
+    truth, male = samples.months[rows], samples.male[rows]
+    sampling = {"resamples": config.bootstrap, "seed": config.seed}
+    predicted = {name: test_predictions(stage, rows) for name, stage in trained.items()}
+    models = {}
+    for name, values in predicted.items():
+        inside = (truth >= values["low"]) & (truth <= values["high"])
+        models[name] = {
+            "test": age_errors(values["months"], truth, **sampling),
+            "test_by_group": by_group(values["months"], truth, male, **sampling),
+            "test_wrong_sex_mae": float(np.abs(values["other_sex_months"] - truth).mean()),
+            "coverage90": float(inside.mean()) if np.isfinite(values["low"]).all() else None,
+            "validation_mae": read_json(trained[name] / "training.json")["validation_mae"],
+        }
+    learn = samples.months[samples.rows(splits.TRAIN)]
+    constant = np.full(len(truth), np.median(learn))
+    comparisons = {
+        f"{first} vs {second}": paired_difference(
+            predicted[first]["months"], predicted[second]["months"], truth, **sampling
+        )
+        for first, second in combinations(predicted, 2)
+    }
+    return {
+        "models": models,
+        "constant": age_errors(constant, truth, **sampling),
+        "comparisons": comparisons,
+    }
+
+
+def _write_predictions(path: Path, samples: Samples, models: dict[str, Stage]) -> None:
+    rows = samples.rows(splits.TEST)
+    predicted = {name: test_predictions(stage, rows)["months"] for name, stage in models.items()}
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "male", "months", *predicted))
+        for i, row in enumerate(rows):
+            values = (f"{months[i]:.2f}" for months in predicted.values())
+            writer.writerow((samples.ids[row], samples.male[row], samples.months[row], *values))
+
+
+def test_predictions(stage: Stage, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """A model's predictions of the given rows."""
+    with np.load(stage / "predictions.npz") as arrays:
+        index = np.searchsorted(arrays["rows"], rows)
+        return {name: arrays[name][index] for name in arrays.files if name != "rows"}
+
+
+def _floors(config: Config, localization: dict[str, Any]) -> dict[str, float]:
+    """The least MAE that each model could reach, from the phantom regions that it sees."""
+    sees = {
+        "whole": {"carpal", "metacarpal", "forearm", "phalanges"},
+        "hand": {"carpal", "metacarpal", "forearm", "phalanges"},
+    }
+    names = {"Wrist": {"carpal"}, "Metacarpal": {"metacarpal"}}
+    for region in ("region1", "region2"):
+        sees[region] = names.get(localization[region]["falls_on"], set())
+
+    def floor(model: Model) -> float:
+        regions = set().union(*(sees[region] for region in model.regions))
+        return phantom.bayes_floor(sorted(regions), config.phantom.variant)
+
+    return {model.name: floor(model) for model in config.training.models}

@@ -1,0 +1,181 @@
+"""Localize: train one attention network a region, choose its threshold, and find the boxes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from rich.console import Console
+
+from boneage.config import TRUTH, Config, Localizer
+from boneage.data import splits
+from boneage.data.batches import RegionDataset, loader
+from boneage.data.samples import Samples
+from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.regions import attend, erase_region, find_regions
+from boneage.networks.storage import load_network, save_network
+from boneage.networks.training import LocalizerTask, fit
+from boneage.run_folder import Stage, atomic_path, write_json
+from boneage.stages.prepare import whole_path
+from ldlcam import Regions, average_precision, mean_iou
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a localizer found: boxes (N, 4) in pixels of the images, and which are real."""
+
+    boxes: np.ndarray
+    valid: np.ndarray
+
+    @classmethod
+    def load(cls, stage: Stage) -> Found:
+        """Read the boxes that the stage wrote."""
+        with np.load(stage / "regions.npz") as arrays:
+            return cls(arrays["boxes"], arrays["valid"])
+
+
+def train_attention(
+    config: Config, region: str, stage: Stage, prepared: Stage, erased_by: Stage | None
+) -> None:
+    """Train one region's attention network; write `network.safetensors` and `training.json`.
+
+    Args:
+        config: The run's configuration.
+        region: `"hand"`, `"region1"` or `"region2"`.
+        stage: Where to write.
+        prepared: The prepare stage.
+        erased_by: The found region that is erased from the images first (for region2).
+    """
+    own: Localizer = getattr(config.localization, region)
+    samples = Samples.load(prepared.folder)
+    images = attention_input(own, samples, stage, prepared, erased_by)
+    lightning.seed_everything(config.seed, verbose=False)
+    network = LocalizerNetwork(own, config.bins, window=config.localization.window)
+    train, validation = (
+        RegionDataset([images], samples.months, samples.male, samples.rows(part))
+        for part in (splits.TRAIN, splits.VALIDATION)
+    )
+    batch = own.schedule.batch_size
+    error = fit(
+        LocalizerTask(network, own, math.ceil(len(train) / batch)),
+        loader(train, batch, shuffle=True),
+        loader(validation, 2 * batch, shuffle=False),
+        stage.folder,
+        config.hardware,
+        keep="last",
+    )
+    save_network(network, stage / "network.safetensors")
+    write_json(stage / "training.json", {"validation_mae": error})
+
+
+def attention_input(
+    own: Localizer, samples: Samples, stage: Stage, prepared: Stage, erased_by: Stage | None
+) -> np.ndarray:
+    """Whole images at the network's size, with the region that was found before erased."""
+    images = np.load(whole_path(prepared, own.size), mmap_mode="r")
+    if erased_by is None:
+        return images
+    path = stage / "erased.npy"
+    if not path.exists():
+        found = Found.load(erased_by)
+        regions = Regions(torch.from_numpy(found.boxes), torch.from_numpy(found.valid))
+        shapes = torch.from_numpy(samples.shapes)
+        with atomic_path(path) as temporary:
+            np.save(temporary, erase_region(images, regions, shapes, samples.ids))
+    return np.load(path, mmap_mode="r")
+
+
+def find(
+    config: Config,
+    region: str,
+    stage: Stage,
+    prepared: Stage,
+    attention: Stage,
+    erased_by: Stage | None,
+    console: Console,
+) -> None:
+    """Find one region in all images; write `heatmaps.npy`, `regions.npz`, `threshold.json`."""
+    own: Localizer = getattr(config.localization, region)
+    samples = Samples.load(prepared.folder)
+    network = LocalizerNetwork(own, config.bins, window=config.localization.window)
+    load_network(network, attention / "network.safetensors")
+    images = attention_input(own, samples, attention, prepared, erased_by)
+    heatmaps = attend(network, images).heatmaps
+    with atomic_path(stage / "heatmaps.npy") as temporary:
+        np.save(temporary, heatmaps.numpy())
+    shapes = torch.from_numpy(samples.shapes)
+    threshold = choose_threshold(config, region, heatmaps, samples)
+    regions = find_regions(
+        heatmaps, shapes, own, config.localization, threshold["threshold"]
+    )
+    with atomic_path(stage / "regions.npz") as temporary:
+        np.savez(temporary, boxes=regions.boxes.numpy(), valid=regions.valid.numpy())
+    write_json(stage / "threshold.json", threshold)
+    missed = int((~regions.valid).sum())
+    console.print(
+        f"{region}: threshold {threshold['threshold']:g} (by {threshold['chosen_on']}), "
+        f"falls on {threshold.get('falls_on', 'unknown')}, "
+        f"no region in {missed} of {len(samples)} images"
+    )
+
+
+def choose_threshold(
+    config: Config, region: str, heatmaps: torch.Tensor, samples: Samples
+) -> dict[str, Any]:
+    """The threshold with the best mean IoU on the choosing half of the boxed images.
+
+    A region that may fall on either of two annotated ones has a threshold for each; the run
+    takes that of the one it overlaps more, on the choosing half. The scoring half is swept too,
+    for the table, but never chosen by. Without annotated boxes the configured threshold stands.
+    """
+    pairs: dict[str, dict[str, Any]] = {}
+    for name in TRUTH[region]:
+        choose = sweep(config, region, heatmaps, samples, name, splits.BOXES_CHOOSE)
+        if choose:
+            best = max(choose, key=lambda row: row["mean_iou"])
+            pairs[name] = {
+                **best,
+                "choose": choose,
+                "score": sweep(config, region, heatmaps, samples, name, splits.BOXES_SCORE),
+            }
+    if not pairs:
+        own: Localizer = getattr(config.localization, region)
+        return {"threshold": own.threshold, "chosen_on": "configuration", "pairs": {}}
+    falls_on = max(pairs, key=lambda name: pairs[name]["mean_iou"])
+    return {
+        "threshold": pairs[falls_on]["threshold"],
+        "chosen_on": splits.BOXES_CHOOSE,
+        "falls_on": falls_on,
+        "pairs": pairs,
+    }
+
+
+def sweep(
+    config: Config, region: str, heatmaps: torch.Tensor, samples: Samples, name: str, part: str
+) -> list[dict[str, float]]:
+    """Mean IoU and AP50 against one annotated region at every threshold (Table I's layout)."""
+    plan = config.localization
+    own: Localizer = getattr(plan, region)
+    rows = samples.boxed_rows(name, part)
+    if len(rows) == 0:
+        return []
+    truth = torch.from_numpy(samples.truth[name][rows])
+    shapes = torch.from_numpy(samples.shapes[rows])
+    maps = heatmaps[torch.from_numpy(rows)]
+    table = []
+    for threshold in plan.thresholds:
+        found = find_regions(maps, shapes, own, plan, threshold)
+        table.append({"threshold": threshold, **overlap(found.boxes.double(), truth)})
+    return table
+
+
+def overlap(boxes: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """Mean IoU and AP50 of boxes (N, 4) against the annotated ones."""
+    return {
+        "mean_iou": float(mean_iou(boxes, truth)),
+        "ap50": float(average_precision(boxes, truth)),
+    }

@@ -1,0 +1,85 @@
+"""The plan of a run: its stages, their folders, and the keys of what they are computed from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boneage.config import REGIONS, Config, Model
+from boneage.data.tables import find_table
+from boneage.run_folder import Stage
+
+
+@dataclass(frozen=True)
+class RunStages:
+    """The stages of one run, each with its folder and the key of what it is computed from."""
+
+    prepared: Stage
+    attention: dict[str, Stage]
+    regions: dict[str, Stage]
+    cropped: Stage
+    models: dict[str, Stage]
+
+    def seconds(self) -> dict[str, float]:
+        """How long each stage took."""
+        named = {
+            "prepare": self.prepared,
+            **{f"attention {name}": stage for name, stage in self.attention.items()},
+            **{f"regions {name}": stage for name, stage in self.regions.items()},
+            "crop": self.cropped,
+            **{f"model {name}": stage for name, stage in self.models.items()},
+        }
+        return {name: round(stage.seconds, 1) for name, stage in named.items()}
+
+
+def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
+    """The stages of a run and their keys: each from its configuration and the stages before it.
+
+    Without the data set the keys fit no stage: good for reading a run, not for going on.
+    """
+    prepare_key = _key(
+        config.digest("split", "bins", "contrast"),
+        _table_digest(data),
+        {region: getattr(config.localization, region).size for region in REGIONS},
+        config.training.size,
+    )
+    prepared = Stage(folder / "prepare", prepare_key)
+    attention: dict[str, Stage] = {}
+    regions: dict[str, Stage] = {}
+    for region in REGIONS:
+        own = getattr(config.localization, region)
+        before = regions["region1"].key if region == "region2" else ""
+        learning = own.model_dump(exclude={"threshold", "margin"})
+        attention_key = _key(prepare_key, before, learning, config.digest("bins", "seed"))
+        attention[region] = Stage(folder / f"attention-{region}", attention_key)
+        rule = config.localization.model_dump(exclude=set(REGIONS))
+        find_key = _key(attention_key, rule, own.threshold, own.margin)
+        regions[region] = Stage(folder / f"regions-{region}", find_key)
+    crop_key = _key(prepare_key, config.training.size, *(regions[name].key for name in REGIONS))
+    shared = config.training.model_dump(exclude={"models"})
+
+    def model_stage(model: Model) -> Stage:
+        seen = prepare_key if model.regions == ("whole",) else crop_key
+        own_key = _key(seen, shared, model.model_dump(), config.digest("bins", "seed"))
+        return Stage(folder / f"model-{model.name}", own_key)
+
+    return RunStages(
+        prepared=prepared,
+        attention=attention,
+        regions=regions,
+        cropped=Stage(folder / "crop", crop_key),
+        models={model.name: model_stage(model) for model in config.training.models},
+    )
+
+
+def _table_digest(data: Path | None) -> str:
+    if data is None:
+        return ""
+    paths = [find_table(data), data / "boxes.csv"]
+    return _key(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.exists()))
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,108 @@
+"""Prepare: check the data set, split it, and make the small versions of all images."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from boneage import phantom
+from boneage.config import Config, PhantomData
+from boneage.data.boxes import read_boxes
+from boneage.data.cache import View, write_views
+from boneage.data.samples import Samples, truth_arrays
+from boneage.data.splits import split_ids, write_split
+from boneage.data.tables import Radiograph, read_table
+from boneage.errors import UserError
+from boneage.run_folder import Stage, read_json
+
+# Where two readers drew boxes, the expert's count.
+_READERS = ("phantom", "train", "val", "test", "eval_expert")
+
+def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
+    """Write `samples.csv`, `split.csv`, `truth.npz` and one `whole-<size>.npy` for each size."""
+    radiographs = read_table(data, first=config.bins.first, last=config.bins.last)
+    boxes = read_boxes(data / "boxes.csv", readers=_READERS) if (data / "boxes.csv").exists() else {}
+    ids = tuple(radiograph.id for radiograph in radiographs)
+    truth = truth_arrays(ids, boxes)
+    boxed = {name: set(_known(ids, array)) for name, array in truth.items()}
+    parts = split_ids(ids, boxed, config.split)
+    write_split(stage / "split.csv", parts)
+    paths = [radiograph.path for radiograph in radiographs]
+    with Progress(console=console) as progress:
+        bar = progress.add_task("reading images", total=len(paths))
+        shapes = write_views(
+            paths,
+            [View(whole_path(stage, size), size) for size in _sizes(config)],
+            config.contrast,
+            lambda done: progress.advance(bar, done),
+        )
+    _samples(radiographs, parts, shapes, truth).save(stage.folder)
+    counts = ", ".join(f"{part} {count}" for part, count in Counter(parts.values()).items())
+    console.print(f"{len(ids)} radiographs: {counts}")
+
+
+def draw_phantom(config: PhantomData, folder: Path, console: Console) -> None:
+    """Draw the phantom data set, unless the same one lies there already.
+
+    Raises:
+        UserError: If the folder holds something else than a phantom data set.
+    """
+    drawing = phantom.PhantomConfig(config.size, config.bits, config.variant)
+    about = folder / "phantom.json"
+    if about.exists():
+        known, wanted = read_json(about), config.model_dump(mode="json")
+        drawn = known | known["config"]
+        same = all(drawn[name] == value for name, value in wanted.items())
+        if same and known["fingerprint"] == phantom.fingerprint():
+            return
+        shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: holds something else already; name a new folder")
+    with Progress(console=console) as progress:
+        bar = progress.add_task("drawing phantoms", total=config.count)
+        phantom.write_dataset(
+            folder,
+            config.count,
+            seed=config.seed,
+            config=drawing,
+            boxed=config.boxed,
+            progress=lambda done: progress.update(bar, completed=done),
+        )
+
+
+def whole_path(stage: Stage, size: int) -> Path:
+    """Where the whole images lie at one size."""
+    return stage / f"whole-{size}.npy"
+
+
+def _sizes(config: Config) -> list[int]:
+    """The sizes at which whole images are needed: by the attention networks and by model O."""
+    plan = config.localization
+    sizes = {localizer.size for localizer in (plan.hand, plan.region1, plan.region2)}
+    return sorted(sizes | {config.training.size})
+
+
+def _known(ids: tuple[str, ...], boxes: np.ndarray) -> list[str]:
+    return [id for id, box in zip(ids, boxes, strict=True) if np.isfinite(box[0])]
+
+
+def _samples(
+    radiographs: list[Radiograph],
+    parts: dict[str, str],
+    shapes: np.ndarray,
+    truth: dict[str, np.ndarray],
+) -> Samples:
+    return Samples(
+        ids=tuple(radiograph.id for radiograph in radiographs),
+        parts=np.array([parts[radiograph.id] for radiograph in radiographs]),
+        months=np.array([radiograph.months for radiograph in radiographs], dtype=np.float32),
+        male=np.array([radiograph.male for radiograph in radiographs]),
+        shapes=shapes,
+        paths=tuple(radiograph.path.resolve() for radiograph in radiographs),
+        truth=truth,
+    )

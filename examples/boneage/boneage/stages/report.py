@@ -1,0 +1,151 @@
+"""Report: one HTML page that holds everything of a run, and needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from boneage.config import REGIONS, Config
+from boneage.data import splits
+from boneage.data.samples import Samples
+from boneage.report import cases, figures, tables, wording
+from boneage.report.placement import Placement, place
+from boneage.run_folder import atomic_path
+from boneage.stages.evaluate import test_predictions
+from boneage.stages.localize import Found
+from boneage.stages.plan import RunStages
+
+_SAMPLES = 6
+_ANNOTATED = 6
+_EXTREMES = 4
+
+
+def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[str, Any]) -> Path:
+    """Write the run's page, whole or not at all.
+
+    Args:
+        config: The run's configuration.
+        folder: The run's folder.
+        stages: Its stages, all of them done.
+        metrics: What `evaluate` measured.
+
+    Returns:
+        The page, `report.html` in the run's folder.
+    """
+    samples = Samples.load(stages.prepared.folder)
+    found = {region: Found.load(stages.regions[region]) for region in REGIONS}
+    placement = place(samples, found)
+    page = _environment().get_template("page.html").render(
+        metrics=metrics,
+        found_names=wording.FOUND,
+        annotated_names=wording.ANNOTATED,
+        overlaps=tables.overlaps(metrics),
+        ages=tables.ages(metrics),
+        groups=tables.groups(metrics),
+        comparisons=tables.comparisons(metrics),
+        placement=placement,
+        quality=_quality(samples, found),
+        configuration=yaml.safe_dump(metrics["configuration"], sort_keys=False),
+        **_images(config, samples, stages, found, metrics),
+        **_localization_figures(metrics, placement),
+        **_age_figures(samples, stages),
+    )
+    path = folder / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("boneage.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for form in (wording.number, wording.percent, wording.interval, wording.duration):
+        environment.filters[form.__name__] = form
+    for sentence in (wording.landing, wording.comparison):
+        environment.globals[sentence.__name__] = sentence
+    return environment
+
+
+def _images(
+    config: Config,
+    samples: Samples,
+    stages: RunStages,
+    found: Mapping[str, Found],
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The single images: some of all ages, some with annotated boxes, the worst and the best."""
+    test = samples.rows(splits.TEST)
+    trained = metrics["ages"]["models"]
+    # Chosen on validation images, as every choice is.
+    judge = min(trained, key=lambda name: trained[name]["validation_mae"])
+    worst, best = cases.by_error(test, samples, stages.models[judge], _EXTREMES)
+    chosen = {
+        "samples": cases.evenly_by_age(test, samples, _SAMPLES),
+        "annotated": cases.annotated_rows(samples, _ANNOTATED),
+        "worst": worst,
+        "best": best,
+    }
+    shown = {
+        name: cases.gather(rows, config, samples, stages, found) for name, rows in chosen.items()
+    }
+    return {"judge": judge, "cases": shown}
+
+
+def _localization_figures(
+    metrics: Mapping[str, Any], placement: Placement | None
+) -> dict[str, Any]:
+    thresholds, rows = tables.sweep(tables.overlaps(metrics))
+    curves = (
+        [
+            figures.sweep_figure(thresholds, rows, "mean_iou", "mean IoU"),
+            figures.sweep_figure(thresholds, rows, "ap50", "AP50"),
+        ]
+        if rows
+        else []
+    )
+    map_of_centres = figures.placement_figure(placement) if placement else None
+    return {
+        "thresholds": thresholds,
+        "sweep": rows,
+        "curves": curves,
+        "placement_figure": map_of_centres,
+    }
+
+
+def _age_figures(samples: Samples, stages: RunStages) -> dict[str, Any]:
+    rows = samples.rows(splits.TEST)
+    truth, male = samples.months[rows].astype(np.float64), samples.male[rows]
+    drawn = {}
+    for name, stage in stages.models.items():
+        months = test_predictions(stage, rows)["months"].astype(np.float64)
+        drawn[name] = (
+            figures.age_error_figure(name, months, truth, male),
+            figures.bland_altman_figure(name, months, truth),
+        )
+    return {"age_figures": drawn}
+
+
+def _quality(samples: Samples, found: Mapping[str, Found]) -> dict[str, dict[str, Any]]:
+    """By found region: images without one, boxes at the border, and how much of the image it is."""
+    height, width = samples.shapes.T
+    rows = {}
+    for region, regions in found.items():
+        x1, y1, x2, y2 = regions.boxes.T
+        border = (x1 <= 0) | (y1 <= 0) | (x2 >= width) | (y2 >= height)
+        share = (x2 - x1) * (y2 - y1) / (width * height)
+        rows[region] = {
+            "missing": int((~regions.valid).sum()),
+            "border": int((border & regions.valid).sum()),
+            "share": float(np.median(share[regions.valid])) if regions.valid.any() else None,
+        }
+    return rows

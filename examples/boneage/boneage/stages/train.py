@@ -1,0 +1,69 @@
+"""Train: one age network for each model of the configuration."""
+
+from __future__ import annotations
+
+import math
+
+import lightning
+import numpy as np
+import torch
+
+from boneage.config import Config, Model
+from boneage.data import splits
+from boneage.data.batches import RegionDataset, loader, to_float
+from boneage.data.samples import Samples
+from boneage.networks.regressor import AgeNetwork, AgePrediction
+from boneage.networks.storage import save_network
+from boneage.networks.training import AgeTask, fit
+from boneage.run_folder import Stage, atomic_path, write_json
+from boneage.stages.crop import crop_path
+
+
+def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: Stage) -> None:
+    """Train one model; write `network.safetensors`, `training.json` and `predictions.npz`.
+
+    The epoch with the least validation error is kept. The predictions are those of all images
+    that did not train, and their months were the sex told wrongly.
+    """
+    plan = config.training
+    samples = Samples.load(prepared.folder)
+    regions = [
+        np.load(crop_path(cropped, prepared, region, config), mmap_mode="r")
+        for region in model.regions
+    ]
+    lightning.seed_everything(config.seed, verbose=False)
+    network = AgeNetwork(plan, model, config.bins)
+    learn, choose = (
+        RegionDataset(regions, samples.months, samples.male, samples.rows(part))
+        for part in (splits.TRAIN, splits.VALIDATION)
+    )
+    batch = plan.schedule.batch_size
+    error = fit(
+        AgeTask(network, plan, model.loss, math.ceil(len(learn) / batch)),
+        loader(learn, batch, shuffle=True),
+        loader(choose, 2 * batch, shuffle=False),
+        stage.folder,
+        config.hardware,
+        keep="best",
+    )
+    network.eval()
+    save_network(network, stage / "network.safetensors")
+    write_json(stage / "training.json", {"validation_mae": error})
+    rows = np.flatnonzero(samples.parts != splits.TRAIN)
+    dataset = RegionDataset(regions, samples.months, samples.male, rows)
+    predictions = predict_ages(network, dataset)
+    dataset.sex = -dataset.sex
+    predictions["other_sex_months"] = predict_ages(network, dataset)["months"]
+    with atomic_path(stage / "predictions.npz") as temporary:
+        np.savez(temporary, rows=rows, **predictions)
+
+
+def predict_ages(network: AgeNetwork, dataset: RegionDataset) -> dict[str, np.ndarray]:
+    """Ages of every row of a data set, in its order: one array (N,) a field of AgePrediction."""
+    with torch.no_grad():
+        parts = [
+            network.predict(to_float(batch.images), batch.sex)
+            for batch in loader(dataset, 64, shuffle=False)
+        ]
+    columns = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    return dict(zip(AgePrediction._fields, columns, strict=True))

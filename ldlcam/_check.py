@@ -1,0 +1,105 @@
+"""Checks of arguments, in one style: the name, what was expected, what came."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+_KINDS: dict[str, Callable[[torch.dtype], bool]] = {
+    "any": lambda dtype: True,
+    "floating": lambda dtype: dtype.is_floating_point,
+    "integer": lambda dtype: (
+        not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+    ),
+    "real": lambda dtype: not (dtype.is_complex or dtype == torch.bool),
+    "bool": lambda dtype: dtype == torch.bool,
+}
+
+
+def check_tensor(
+    name: str, value: object, shape: str = "", dtype: str = "any", **sizes: int
+) -> None:
+    """Check that an argument is a tensor of a symbolic shape and a kind of dtype.
+
+    Args:
+        name: The argument's name, for the message.
+        value: The argument.
+        shape: Axes separated by spaces, such as `"N C h w"` or `"N 4"`; a number is that very
+            size, a letter any size, `"..."` in front any axes; empty for any shape.
+        dtype: `"any"`, `"floating"`, `"integer"`, `"real"` (floating or integer) or `"bool"`.
+        **sizes: Sizes that letters of the shape must have, such as `N=len(images)`.
+
+    Raises:
+        TypeError: If the argument is not a tensor or has another kind of dtype.
+        ValueError: If it has another shape.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+    if not _KINDS[dtype](value.dtype):
+        raise TypeError(f"{name}: expected a tensor of {dtype} dtype, got {value.dtype}")
+    if shape and not _fits(value, shape.split(), sizes):
+        expected = ", ".join(shape.split()) + ("," if " " not in shape else "")
+        known = ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
+        where = f" with {known}" if known else ""
+        raise ValueError(f"{name}: expected shape ({expected}){where}, got {tuple(value.shape)}")
+
+
+def _fits(value: Tensor, axes: list[str], sizes: dict[str, int]) -> bool:
+    shape = tuple(value.shape)
+    if axes[0] == "...":
+        axes = axes[1:]
+        shape = shape[max(len(shape) - len(axes), 0) :]
+    if len(shape) != len(axes):
+        return False
+    for axis, size in zip(axes, shape, strict=True):
+        wanted = int(axis) if axis.isdigit() else sizes.get(axis)
+        if wanted is not None and size != wanted:
+            return False
+    return True
+
+
+def check_choice(name: str, value: object, options: Sequence[str]) -> None:
+    """Check that an argument is one of a few names.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{name}: expected one of {listed}, got {value!r}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Check that a number is finite and above zero.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Check that a number is in (0, 1].
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}: expected a number in (0, 1], got {value!r}")
+
+
+def check_same_length(**tensors: Tensor) -> None:
+    """Check that tensors have the same first size, such as boxes and their targets.
+
+    Raises:
+        ValueError: If one differs from the first.
+    """
+    names = list(tensors)
+    expected = len(tensors[names[0]])
+    for name in names[1:]:
+        if len(tensors[name]) != expected:
+            raise ValueError(
+                f"{name}: expected length {expected} as {names[0]} has, got {len(tensors[name])}"
+            )

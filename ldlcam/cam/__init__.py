@@ -1,0 +1,49 @@
+"""Attention localization: from a classifier's features to the regions it looked at."""
+
+from ldlcam.cam.boxes import (
+    box_iou,
+    clip_boxes,
+    crop_to_image,
+    fill_boxes,
+    match_aspect,
+    pad_boxes,
+    scale_boxes,
+)
+from ldlcam.cam.crops import crop_and_resize
+from ldlcam.cam.erasing import erase_boxes
+from ldlcam.cam.heads import CAMHead
+from ldlcam.cam.heatmaps import class_activation_map, normalize_heatmaps, valid_heatmaps
+from ldlcam.cam.levelsets import levelset_boxes
+from ldlcam.cam.metrics import (
+    ThresholdSweep,
+    average_precision,
+    mean_iou,
+    pointing_game,
+    threshold_sweep,
+)
+from ldlcam.cam.regions import Regions, mask_boxes, threshold_mask
+
+__all__ = [
+    "CAMHead",
+    "Regions",
+    "ThresholdSweep",
+    "average_precision",
+    "box_iou",
+    "class_activation_map",
+    "clip_boxes",
+    "crop_and_resize",
+    "crop_to_image",
+    "erase_boxes",
+    "fill_boxes",
+    "levelset_boxes",
+    "mask_boxes",
+    "match_aspect",
+    "mean_iou",
+    "normalize_heatmaps",
+    "pad_boxes",
+    "pointing_game",
+    "scale_boxes",
+    "threshold_mask",
+    "threshold_sweep",
+    "valid_heatmaps",
+]

@@ -1,0 +1,126 @@
+"""Class activation maps and their normalization."""
+
+import torch
+from torch import Tensor
+
+from ldlcam._check import check_tensor
+
+
+def class_activation_map(
+    features: Tensor, weight: Tensor, classes: Tensor, *, window: int = 0
+) -> Tensor:
+    """One heat map per image: the features summed with the weights of its class.
+
+    A map's value at a position is `sum_k weight[t, k] * features[k]`. With a window, the weights
+    are the mean over the neighbouring classes `t - window` to `t + window`, both included; at the
+    first and last classes only those that exist take part. One batched product makes all maps.
+
+    Args:
+        features: Feature maps, (N, C, h, w), floating.
+        weight: Weights of the linear classifier, (T, C), as in `nn.Linear`.
+        classes: The class of each image, (N,), integer, in 0 ... T - 1.
+        window: How many neighbouring classes on either side take part.
+
+    Returns:
+        Heat maps, (N, h, w), in the unit of the scores (logits), of the features' dtype.
+
+    Raises:
+        TypeError: If an argument is not a tensor of the expected kind.
+        ValueError: If the shapes do not fit together or the window is negative.
+        IndexError: If a class is not in 0 ... T - 1 (on CUDA, a device-side assertion).
+
+    Example:
+        >>> features = torch.tensor([[[[1.0, 0.0]], [[2.0, 3.0]]]])  # (1, 2, 1, 2)
+        >>> weight = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+        >>> class_activation_map(features, weight, torch.tensor([1]))
+        tensor([[[3., 3.]]])
+
+    References:
+        Zhou et al., "Learning deep features for discriminative localization", CVPR 2016.
+        Chen et al., arXiv 2006.00202, Eq. 2; the window is that of the authors' code, which
+        leaves out the last of its columns and breaks below class 5.
+    """
+    check_tensor("features", features, "N C h w", "floating")
+    check_tensor("weight", weight, "T C", "floating", C=features.shape[1])
+    check_tensor("classes", classes, "N", "integer", N=len(features))
+    filters = class_weights(weight, classes, window).to(features.dtype)
+    maps = torch.bmm(filters.unsqueeze(1), features.flatten(2))
+    return maps.view(len(features), *features.shape[2:])
+
+
+def class_weights(weight: Tensor, classes: Tensor, window: int) -> Tensor:
+    """Each image's weights, (N, C): its class's row, or the mean over a window of rows."""
+    if window < 0:
+        raise ValueError(f"window: expected an integer of at least 0, got {window!r}")
+    if window == 0:
+        return weight.index_select(0, classes)
+    last = len(weight) - 1
+    rows = classes[:, None] + torch.arange(-window, window + 1, device=classes.device)
+    present = (rows >= 0) & (rows <= last)
+    # A row that does not exist is read at the class itself, so that a class out of range
+    # still raises, and takes no part in the mean.
+    rows = torch.where(present, rows, classes[:, None])
+    picked = weight.index_select(0, rows.flatten()).view(*rows.shape, -1)
+    picked = torch.where(present.unsqueeze(2), picked, 0)
+    return picked.sum(1) / present.sum(1, keepdim=True)
+
+
+def normalize_heatmaps(heatmaps: Tensor) -> Tensor:
+    """Heat maps clamped at 0 and divided by their maxima, so that each reaches from 0 to 1.
+
+    A map that shows no place (see `valid_heatmaps`) becomes all zeros, never NaN. Thresholding
+    functions do not need normalized maps, and clamping before upsampling moves the level sets.
+
+    Args:
+        heatmaps: Heat maps, (N, h, w), floating.
+
+    Returns:
+        Maps in [0, 1], (N, h, w), of the same dtype.
+
+    Raises:
+        TypeError: If the maps are not a floating tensor.
+        ValueError: If they are not (N, h, w).
+
+    Example:
+        >>> normalize_heatmaps(torch.tensor([[[-1.0, 2.0, 4.0]], [[5.0, 5.0, 5.0]]]))
+        tensor([[[0.0000, 0.5000, 1.0000]],
+        <BLANKLINE>
+                [[0.0000, 0.0000, 0.0000]]])
+    """
+    maps, peaks, _ = sanitize_heatmaps(heatmaps)
+    return maps.clamp(min=0) / peaks[:, None, None]
+
+
+def valid_heatmaps(heatmaps: Tensor) -> Tensor:
+    """Which heat maps show a place: finite, not constant, and above 0 somewhere.
+
+    Args:
+        heatmaps: Heat maps, (N, h, w), floating.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        TypeError: If the maps are not a floating tensor.
+        ValueError: If they are not (N, h, w).
+
+    Example:
+        >>> valid_heatmaps(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]], [[-2.0, -1.0]]]))
+        tensor([ True, False, False])
+    """
+    check_tensor("heatmaps", heatmaps, "N h w", "floating")
+    with torch.no_grad():
+        low, high = heatmaps.amin((1, 2)), heatmaps.amax((1, 2))
+        # NaN and infinities reach the minimum or the maximum.
+        return low.isfinite() & high.isfinite() & (high > 0) & (high > low)
+
+
+def sanitize_heatmaps(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps, maxima and validity, with 0 for every invalid map and 1 for its maximum.
+
+    Arithmetic on them is finite, so an invalid image cannot put NaN into the others' gradients.
+    """
+    valid = valid_heatmaps(heatmaps)
+    maps = torch.where(valid[:, None, None], heatmaps, 0)
+    peaks = torch.where(valid, maps.amax((1, 2)), 1)
+    return maps, peaks, valid

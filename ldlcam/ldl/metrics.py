@@ -1,0 +1,65 @@
+"""How far predicted values are from the true ones."""
+
+from torch import Tensor
+
+from ldlcam._check import check_positive, check_tensor
+from ldlcam.ldl._precision import upcast
+
+
+def mean_absolute_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Mean absolute error, in the unit of the values.
+
+    Args:
+        predictions: Predicted values (N,), real.
+        targets: True values (N,), real, in the same unit. NaN is missing and left out.
+
+    Returns:
+        A scalar, float64 if an argument is and float32 otherwise. Without any present target
+        there is no error to speak of, and it is NaN; so it is if a prediction with a target is.
+
+    Raises:
+        TypeError: If an argument is not a real tensor.
+        ValueError: If a shape is wrong.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import mean_absolute_error
+        >>> targets = torch.tensor([11.0, 20.0, float("nan")])
+        >>> mean_absolute_error(torch.tensor([10.0, 24.0, 30.0]), targets)
+        tensor(2.5000)
+    """
+    errors, present = _absolute_errors(predictions, targets)
+    return errors.where(present, 0).sum() / present.sum()
+
+
+def cumulative_score(predictions: Tensor, targets: Tensor, k: float) -> Tensor:
+    """Cumulative score CS(k): the share of absolute errors of at most `k`, from 0 to 1.
+
+    Args:
+        predictions: Predicted values (N,), real. NaN is never within `k`.
+        targets: True values (N,), real, in the same unit. NaN is missing and left out.
+        k: The largest error that counts, above 0, in the same unit.
+
+    Returns:
+        A scalar, float64 if an argument is and float32 otherwise; NaN without any present target.
+
+    Raises:
+        TypeError: If an argument is not a real tensor.
+        ValueError: If a shape is wrong or `k` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import cumulative_score
+        >>> targets = torch.tensor([11.0, 20.0, float("nan")])
+        >>> cumulative_score(torch.tensor([10.0, 24.0, 30.0]), targets, k=2)
+        tensor(0.5000)
+    """
+    check_positive("k", k)
+    errors, present = _absolute_errors(predictions, targets)
+    return ((errors <= k) & present).to(errors.dtype).sum() / present.sum()
+
+
+def _absolute_errors(predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    check_tensor("predictions", predictions, "N", "real")
+    check_tensor("targets", targets, "N", "real", N=len(predictions))
+    return (upcast(predictions) - upcast(targets)).abs(), ~targets.isnan()

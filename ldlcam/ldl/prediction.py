@@ -1,0 +1,289 @@
+"""From logits over bins to predicted values, and how sure they are."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.nn import functional
+
+from ldlcam._check import check_fraction, check_tensor
+from ldlcam.ldl._precision import upcast
+from ldlcam.ldl.bins import Bins
+
+
+def expectation(logits: Tensor, bins: Bins) -> Tensor:
+    """Expectation of the predicted distribution, in the unit of the bins.
+
+    Args:
+        logits: Logits (N, K), floating.
+        bins: The bins, K of them.
+
+    Returns:
+        Expectations (N,), float64 for float64 logits and float32 otherwise, also under autocast.
+
+    Raises:
+        TypeError: If `logits` is not a floating tensor.
+        ValueError: If its shape is not (N, K).
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import Bins, expectation
+        >>> expectation(torch.zeros(1, 240), Bins(1, 240, unit="months"))
+        tensor([120.5000])
+
+    References:
+        Chen et al., arXiv:2006.00202, Eqs. 7 and 8.
+    """
+    check_tensor("logits", logits, "N K", "floating", K=len(bins))
+    logits = upcast(logits)
+    return (logits.softmax(-1) * bins.centers_as(logits.dtype, logits.device)).sum(-1)
+
+
+class Interval(NamedTuple):
+    """Ends of an interval, each of a distribution's batch shape, in the unit of the bins."""
+
+    low: Tensor
+    high: Tensor
+
+
+class LabelDistribution(Distribution):
+    """Predicted distributions of values, one for each row of logits.
+
+    `mean`, `mode` and `variance` are those of the probabilities at the bins' centres. Everything
+    else spreads a bin's probability evenly between its edges: the density is constant in each bin
+    and the cdf linear. (The two views differ in the variance, by a twelfth of a squared step.)
+
+    Arithmetic and results are in float32, or float64 if the logits are. `bins` and the normalized
+    `logits` (..., K) are attributes; indexing gives the distributions of some rows.
+
+    Args:
+        logits: Logits (..., K), floating; the leading axes are the batch shape.
+        bins: The bins, K of them.
+
+    Raises:
+        TypeError: If `logits` is not a floating tensor.
+        ValueError: If its last axis is not K.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import Bins, LabelDistribution
+        >>> bins = Bins(1, 240, unit="months")
+        >>> logits = -((bins.centers - 96.0) / 12.0).square() / 2
+        >>> ages = LabelDistribution(logits[None], bins)
+        >>> ages.mean, ages.stddev
+        (tensor([96.0000]), tensor([12.0000]))
+        >>> ages.interval(0.9)
+        Interval(low=tensor([76.2550]), high=tensor([115.7450]))
+        >>> ages.cdf(120.0)
+        tensor([0.9772])
+
+    References:
+        Chen et al., arXiv:2006.00202, Eqs. 7 and 8, for the mean.
+    """
+
+    def __init__(self, logits: Tensor, bins: Bins) -> None:
+        check_tensor("logits", logits, "... K", "floating", K=len(bins))
+        self.bins = bins
+        self.logits = upcast(logits).log_softmax(-1)
+        # Looking for invalid values, as torch.distributions can, would wait for the device.
+        super().__init__(logits.shape[:-1], validate_args=False)
+
+    @classmethod
+    def mix(cls, distributions: Sequence["LabelDistribution"]) -> "LabelDistribution":
+        """Mixture in equal parts, as of an ensemble or of several views of an image.
+
+        Args:
+            distributions: One or more, of equal bins and batch shapes.
+
+        Returns:
+            The distributions whose probabilities are the averages.
+
+        Raises:
+            ValueError: If there is none, or bins or batch shapes differ.
+
+        Example:
+            >>> import torch
+            >>> from ldlcam import Bins, LabelDistribution
+            >>> logits = torch.tensor([[[9.0, 0.0, 0.0]], [[0.0, 0.0, 9.0]]])
+            >>> members = [LabelDistribution(view, Bins(0, 2)) for view in logits]
+            >>> LabelDistribution.mix(members).mean
+            tensor([1.])
+        """
+        if not distributions:
+            raise ValueError("distributions: expected one or more, got none")
+        first = distributions[0]
+        for other in distributions[1:]:
+            if other.bins != first.bins:
+                raise ValueError(
+                    f"distributions: expected equal bins, got {first.bins!r} and {other.bins!r}"
+                )
+            if other.batch_shape != first.batch_shape:
+                raise ValueError(
+                    "distributions: expected equal batch shapes, got "
+                    f"{tuple(first.batch_shape)} and {tuple(other.batch_shape)}"
+                )
+        return cls(torch.stack([each.logits for each in distributions]).logsumexp(0), first.bins)
+
+    def __getitem__(self, index: Any) -> "LabelDistribution":
+        index = index if isinstance(index, tuple) else (index,)
+        return type(self)(self.logits[(*index, slice(None))], self.bins)
+
+    def expand(
+        self, batch_shape: torch.Size | Sequence[int], _instance: Any = None
+    ) -> "LabelDistribution":
+        """The same distributions over a larger batch shape, as `Tensor.expand` repeats them."""
+        return type(self)(self.logits.expand(*batch_shape, len(self.bins)), self.bins)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """What the logits must be, for `torch.distributions`."""
+        return {"logits": constraints.real_vector}
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """From the first to the last edge, for `torch.distributions`."""
+        edges = self._edges()
+        return constraints.interval(edges[0], edges[-1])  # type: ignore[no-untyped-call]
+
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities (..., K) of the bins."""
+        return self.logits.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        """Expectation, in the unit of the bins."""
+        return (self.probs * self._centers()).sum(-1)
+
+    @property
+    def mode(self) -> Tensor:
+        """Centre of the most probable bin, the first of them, in the unit of the bins."""
+        return self._centers()[self.logits.argmax(-1)]
+
+    @property
+    def median(self) -> Tensor:
+        """Value below which half of the probability lies, in the unit of the bins."""
+        return self.quantile(0.5)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance, in the squared unit of the bins; its root is `stddev`."""
+        deviations = self._centers() - self.mean[..., None]
+        return (self.probs * deviations.square()).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy of the density, in nats; of the probabilities, where bins are 1 wide."""
+        finite = self._log_density().clamp(min=torch.finfo(self.logits.dtype).min)
+        return -(self.probs * finite).sum(-1)
+
+    def log_prob(self, value: Tensor | float) -> Tensor:
+        """Log of the density, per unit of the bins; -inf outside of them.
+
+        Args:
+            value: A number, or values (..., *batch_shape), in the unit of the bins.
+
+        Returns:
+            Log densities, of the shape of `value` or, for a number, the batch shape.
+        """
+        value = self._values("value", value)
+        inside = (self._edges()[0] <= value) & (value <= self._edges()[-1])
+        density = self._pick(self._log_density(), self.bins.index(value).clamp(min=0))
+        return torch.where(inside, density, -torch.inf)
+
+    def cdf(self, value: Tensor | float) -> Tensor:
+        """Probability of at most this value: 0 below and 1 above the bins.
+
+        Args:
+            value: A number, or values (..., *batch_shape), in the unit of the bins.
+
+        Returns:
+            Probabilities, of the shape of `value` or, for a number, the batch shape.
+        """
+        value = self._values("value", value)
+        index = self.bins.index(value).clamp(min=0)
+        edges = self._edges()
+        part = ((value - edges[index]) / edges.diff()[index]).clamp(0, 1)
+        below = self._cumulative()
+        start, end = self._pick(below, index), self._pick(below, index + 1)
+        return start + part * (end - start)
+
+    def quantile(self, level: Tensor | float) -> Tensor:
+        """Smallest value below which lies this share of the probability.
+
+        Args:
+            level: A number, or levels (..., *batch_shape); below 0 counts as 0, above 1 as 1.
+
+        Returns:
+            Values in the unit of the bins, of the shape of `level` or, for a number, the batch
+            shape.
+        """
+        level = self._values("level", level).clamp(0, 1)
+        below = self._cumulative()
+        index = self._search(below[..., 1:].contiguous(), level).clamp(max=len(self.bins) - 1)
+        start, end = self._pick(below, index), self._pick(below, index + 1)
+        part = (level - start) / torch.where(end > start, end - start, 1)
+        edges = self._edges()
+        return edges[index] + part.clamp(0, 1) * edges.diff()[index]
+
+    def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
+        """Random values (*sample_shape, *batch_shape), in the unit of the bins."""
+        shape = (*sample_shape, *self.batch_shape)
+        with torch.no_grad():
+            return self.quantile(
+                torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
+            )
+
+    def icdf(self, value: Tensor | float) -> Tensor:
+        """The same as `quantile`, under the name that `torch.distributions` gives it."""
+        return self.quantile(value)
+
+    def interval(self, level: float) -> Interval:
+        """Central interval: the ends leave out the same share of the probability on both sides.
+
+        Args:
+            level: Share of the probability inside, in (0, 1].
+
+        Returns:
+            `low` and `high`, each of the batch shape, in the unit of the bins.
+
+        Raises:
+            ValueError: If `level` is not in (0, 1].
+        """
+        check_fraction("level", level)
+        return Interval(self.quantile((1 - level) / 2), self.quantile((1 + level) / 2))
+
+    def _centers(self) -> Tensor:
+        return self.bins.centers_as(self.logits.dtype, self.logits.device)
+
+    def _edges(self) -> Tensor:
+        return self.bins.edges_as(self.logits.dtype, self.logits.device)
+
+    def _log_density(self) -> Tensor:
+        return self.logits - self._edges().diff().log()
+
+    def _cumulative(self) -> Tensor:
+        """Probability below each edge (*batch_shape, K + 1), from exactly 0 to exactly 1."""
+        below = self.probs.cumsum(-1)
+        return functional.pad(below / below[..., -1:], (1, 0))
+
+    def _values(self, name: str, value: Tensor | float) -> Tensor:
+        if not isinstance(value, Tensor):
+            return self.logits.new_full(self.batch_shape, value)
+        batch = " ".join(str(size) for size in self.batch_shape)
+        check_tensor(name, value, f"... {batch}", "real")
+        return value.to(self.logits)
+
+    def _pick(self, table: Tensor, index: Tensor) -> Tensor:
+        """Entries (..., *batch_shape) of a table (*batch_shape, M)."""
+        table = table.expand(*index.shape, table.shape[-1])
+        return table.gather(-1, index[..., None])[..., 0]
+
+    def _search(self, table: Tensor, value: Tensor) -> Tensor:
+        """First index at which a table (*batch_shape, M) reaches each value (..., *batch_shape)."""
+        batch = self.batch_shape.numel()
+        samples = value.shape[: value.dim() - len(self.batch_shape)].numel()
+        columns = value.reshape(samples, batch).T.contiguous()
+        found = torch.searchsorted(table.reshape(batch, -1), columns)
+        return found.T.reshape(value.shape)

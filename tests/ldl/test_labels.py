@@ -1,0 +1,318 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldlcam.ldl import Bins, gaussian_labels, triangular_labels
+from ldlcam.ldl.labels import ENDS, gaussian_log_labels
+from tests.ldl import oracles
+
+MONTHS = Bins(1, 240)
+UNEVEN = Bins.from_centers([0, 1, 2, 4, 8, 12, 20], edges=[-1, 0.5, 1.5, 3, 6, 10, 14, 30])
+CPU = torch.device("cpu")
+SCALED = [end for end in ENDS if end != "error"]
+
+
+def exact(bins: Bins) -> tuple[oracles.Array, oracles.Array]:
+    return bins.centers_as(torch.float64, CPU).numpy(), bins.edges_as(torch.float64, CPU).numpy()
+
+
+def means(labels: torch.Tensor, bins: Bins) -> torch.Tensor:
+    return (labels.double() * bins.centers_as(torch.float64, CPU)).sum(-1)
+
+
+@st.composite
+def grids(draw: st.DrawFn, most: int = 60) -> Bins:
+    """Bins of any first centre, number and step."""
+    first = draw(st.integers(-100, 100))
+    step = draw(st.sampled_from([0.1, 0.5, 1.0, 12.0]))
+    return Bins(first, first + step * draw(st.integers(1, most)), step)
+
+
+class TestGaussianAgainstScipy:
+    values = (-3.0, 0.5, 1.0, 1.7, 5.0, 15.3, 120.0, 235.25, 239.5, 240.0, 244.0)
+
+    @pytest.mark.parametrize("sigma", [0.4, 1.0, 15.0, 100.0])
+    @pytest.mark.parametrize("integrate", [False, True])
+    @pytest.mark.parametrize("ends", ["renormalize", "extend"])
+    def test_values(self, sigma: float, integrate: bool, ends: str) -> None:
+        values = torch.tensor(self.values, dtype=torch.float64)
+        got = gaussian_labels(values, MONTHS, sigma, ends=ends, integrate=integrate)
+        for value, row in zip(self.values, got.numpy(), strict=True):
+            want = oracles.gaussian_label(value, *exact(MONTHS), sigma, ends, integrate)
+            np.testing.assert_allclose(row, want, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("ends", SCALED)
+    @pytest.mark.parametrize("value", [-1.0, 0.7, 3.0, 5.5, 14.0, 25.0])
+    def test_uneven_bins(self, ends: str, value: float) -> None:
+        values = torch.tensor([value], dtype=torch.float64)
+        got = gaussian_labels(values, UNEVEN, 2.5, ends=ends)[0].numpy()
+        inside = float(np.clip(value, 0.5, 16)) if ends == "preserve_mean" else value
+        want = oracles.gaussian_label(inside, *exact(UNEVEN), 2.5, ends)
+        np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-12)
+
+    @pytest.mark.parametrize("sigma", [0.7, 3.0, 15.0])
+    def test_preserve_mean_is_a_move_of_the_centre(self, sigma: float) -> None:
+        values = [1.5, 2.2, 5.0, 15.0, 120.3, 230.0, 239.5]
+        got = gaussian_labels(
+            torch.tensor(values, dtype=torch.float64), MONTHS, sigma, ends="preserve_mean"
+        )
+        for value, row in zip(values, got.numpy(), strict=True):
+            want = oracles.gaussian_label(value, *exact(MONTHS), sigma, "preserve_mean")
+            np.testing.assert_allclose(row, want, atol=1e-10)
+
+    def test_float32(self) -> None:
+        values = torch.linspace(-20, 260, 281)
+        for ends in SCALED:
+            for integrate in (False, True):
+                options = {"ends": ends, "integrate": integrate}
+                got = gaussian_labels(values, MONTHS, 15.0, **options)  # type: ignore[arg-type]
+                want = gaussian_labels(values.double(), MONTHS, 15.0, **options)  # type: ignore[arg-type]
+                assert got.dtype == torch.float32
+                torch.testing.assert_close(got, want.float(), atol=1e-6, rtol=1e-4)
+
+    def test_one_sigma_per_value(self) -> None:
+        sigma = torch.tensor([1.0, 15.0, 40.0])
+        got = gaussian_labels(torch.tensor([7.0, 7.0, 7.0]), MONTHS, sigma)
+        for i in range(3):
+            want = gaussian_labels(torch.tensor([7.0]), MONTHS, float(sigma[i]))[0]
+            assert torch.equal(got[i], want)
+
+
+@pytest.mark.parametrize(
+    ("value", "bias"),
+    [(1, 11.65), (5, 9.26), (15, 4.50), (30, 0.89), (60, 0), (120, 0), (240.5, -11.97), (-3, 14.3)],
+)
+def test_renormalizing_biases_the_mean_by_known_amounts(value: float, bias: float) -> None:
+    labels = gaussian_labels(torch.tensor([value]).double(), MONTHS, 15.0)
+    assert means(labels, MONTHS).item() - value == pytest.approx(bias, abs=0.06)
+
+
+class TestPreserveMean:
+    @pytest.mark.parametrize("count", [2, 3, 240, 2000])
+    @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 15.0, 100.0])
+    @pytest.mark.parametrize("integrate", [False, True])
+    def test_to_the_stated_accuracy(self, count: int, sigma: float, integrate: bool) -> None:
+        bins = Bins(1, count)
+        for dtype, accuracy in ((torch.float64, 1e-6), (torch.float32, 1e-3)):
+            # half a bin inside of the ends is where it is hardest
+            near = torch.tensor([1.5, 1.51, 1.9, count - 0.51, count - 0.5])
+            values = torch.cat([near, torch.linspace(1.5, count - 0.5, 60)]).to(dtype)
+            values = values.clamp(1.5, count - 0.5)
+            labels = gaussian_labels(values, bins, sigma, ends="preserve_mean", integrate=integrate)
+            assert (means(labels, bins) - values).abs().max() < accuracy
+
+    @given(st.data(), grids(), st.floats(0.1, 100))
+    def test_for_any_bins(self, data: st.DataObject, bins: Bins, sigma: float) -> None:
+        half = bins.widest_step / 2
+        value = data.draw(st.floats(bins.first + half, bins.last - half))
+        values = torch.tensor([value], dtype=torch.float64)
+        labels = gaussian_labels(values, bins, sigma * bins.widest_step, ends="preserve_mean")
+        assert means(labels, bins).item() == pytest.approx(value, abs=1e-6 * bins.widest_step)
+
+    def test_uneven_bins(self) -> None:
+        values = torch.linspace(0.5, 16, 100, dtype=torch.float64)
+        for sigma in (0.1, 1.0, 30.0):
+            labels = gaussian_labels(values, UNEVEN, sigma, ends="preserve_mean")
+            torch.testing.assert_close(means(labels, UNEVEN), values, atol=1e-6, rtol=0)
+
+    def test_values_outside_count_as_half_a_bin_inside(self) -> None:
+        labels = gaussian_labels(
+            torch.tensor([-1e9, 1.0, 1.5, 239.5, 240.0, 1e9]), MONTHS, 15.0, ends="preserve_mean"
+        )
+        want = torch.tensor([1.5, 1.5, 1.5, 239.5, 239.5, 239.5]).double()
+        torch.testing.assert_close(means(labels, MONTHS), want, atol=1e-3, rtol=0)
+
+    def test_the_label_gets_narrower_towards_the_end(self) -> None:
+        labels = gaussian_labels(
+            torch.tensor([5.0, 15.0, 120.0]).double(), MONTHS, 15.0, ends="preserve_mean"
+        )
+        second = (labels * MONTHS.centers.double().square()).sum(-1)
+        deviations = (second - means(labels, MONTHS).square()).sqrt()
+        torch.testing.assert_close(
+            deviations, torch.tensor([4.2, 10.2, 15.0]).double(), atol=0.05, rtol=0
+        )
+
+
+class TestEnds:
+    def test_extend_gives_the_end_bins_what_is_beyond(self) -> None:
+        for value in (-40.0, 1.0, 30.0):
+            label = gaussian_labels(
+                torch.tensor([value]).double(), MONTHS, 15.0, ends="extend", integrate=True
+            )[0]
+            want = oracles.stats.norm.cdf((1.5 - value) / 15)
+            assert label[0].item() == pytest.approx(want, abs=1e-12)
+
+    def test_error_refuses_values_beyond_the_edges(self) -> None:
+        inside = torch.tensor([0.5, 100.0, 240.5, torch.nan])
+        assert torch.equal(
+            gaussian_labels(inside, MONTHS, 15.0, ends="error"),
+            gaussian_labels(inside, MONTHS, 15.0),
+        )
+        with pytest.raises(ValueError) as caught:
+            gaussian_labels(torch.tensor([100.0, 241.0, -3.0]), MONTHS, 15.0, ends="error")
+        assert str(caught.value) == (
+            "values: expected all from 0.5 to 240.5 with ends='error', got 2 outside, the first 241"
+        )
+
+    def test_mirrored_values_have_mirrored_labels(self) -> None:
+        values = torch.tensor([-500.0, -3.0, 1.0, 8.0, 33.3]).double()
+        for ends in SCALED:
+            for integrate in (False, True):
+                labels = gaussian_labels(values, MONTHS, 9.0, ends=ends, integrate=integrate)
+                mirrored = gaussian_labels(
+                    241 - values, MONTHS, 9.0, ends=ends, integrate=integrate
+                )
+                torch.testing.assert_close(labels, mirrored.flip(-1))
+
+
+class TestHostileInputs:
+    @pytest.mark.parametrize("integrate", [False, True])
+    @pytest.mark.parametrize("ends", SCALED)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_always_a_distribution(self, integrate: bool, ends: str, dtype: torch.dtype) -> None:
+        far = torch.tensor([0.0, 1.0, 240.5, -3.0, 1e3, -1e5, 1e18, -1e38], dtype=dtype)
+        for count in (2, 3, 2000):
+            bins = Bins(1, count)
+            for sigma in (1e-12, 1e-3, 0.1, 1.0, 15.0, 100.0, 1e6, 1e30):
+                labels = gaussian_labels(far, bins, sigma, ends=ends, integrate=integrate)
+                assert labels.dtype == dtype
+                assert (labels >= 0).all()
+                torch.testing.assert_close(labels.sum(-1), torch.ones_like(far))
+                logs, _ = gaussian_log_labels(far, bins, sigma, ends=ends, integrate=integrate)
+                assert logs.isfinite().all()
+
+    @given(
+        st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=5),
+        st.floats(0.01, 1e3),
+        grids(),
+        st.sampled_from(SCALED),
+        st.booleans(),
+    )
+    def test_any_value(
+        self, values: list[float], sigma: float, bins: Bins, ends: str, integrate: bool
+    ) -> None:
+        given = torch.tensor(values, dtype=torch.float32)
+        labels = gaussian_labels(given, bins, sigma, ends=ends, integrate=integrate)
+        torch.testing.assert_close(labels.sum(-1), given.isfinite().float())
+        assert labels.shape == (len(values), len(bins))
+
+    def test_far_values_are_at_their_end(self) -> None:
+        labels = gaussian_labels(torch.tensor([-1e4, 1e4]), MONTHS, 15.0)
+        assert labels.argmax(-1).tolist() == [0, 239]
+        assert (labels.amax(-1) > 0.9).all()
+
+    def test_missing_values_are_rows_of_zeros(self) -> None:
+        values = torch.tensor([torch.nan, 7.0, torch.inf, -torch.inf])
+        labels = gaussian_labels(values, MONTHS, 15.0)
+        assert labels.sum(-1).tolist() == pytest.approx([0, 1, 0, 0])
+        assert (gaussian_labels(values[:2], MONTHS, torch.tensor([1.0, torch.nan])) == 0).all()
+
+    def test_sigmas_that_are_none(self) -> None:
+        sigma = torch.tensor([0.0, -1.0, torch.inf])
+        labels = gaussian_labels(torch.tensor([7.2, 7.2, 7.2]), MONTHS, sigma)
+        assert labels[:2, 6].tolist() == [1, 1]
+        torch.testing.assert_close(labels[2], torch.full((240,), 1 / 240))
+
+    def test_no_values(self) -> None:
+        assert gaussian_labels(torch.zeros(0), MONTHS, 15.0).shape == (0, 240)
+        assert triangular_labels(torch.zeros(0), MONTHS, 15.0).shape == (0, 240)
+
+    def test_gradients_are_finite(self) -> None:
+        values = torch.tensor([-1e6, 1.0, 100.0, torch.nan, 1e6], requires_grad=True)
+        for ends in SCALED:
+            for integrate in (False, True):
+                labels = gaussian_labels(values, MONTHS, 2.0, ends=ends, integrate=integrate)
+                (labels * MONTHS.centers).sum().backward()
+                assert values.grad is not None
+                assert values.grad.isfinite().all()
+
+
+class TestTriangular:
+    def test_against_the_formula(self) -> None:
+        values = [1.0, 5.25, 100.0, 239.0]
+        for bins in (MONTHS, Bins(0, 300, 2.5), Bins.from_centers([0, 1, 5, 30, 90])):
+            raw = triangular_labels(torch.tensor(values).double(), bins, 50.0, normalize=False)
+            scaled = triangular_labels(torch.tensor(values).double(), bins, 50.0)
+            for i, value in enumerate(values):
+                inside = min(value, bins.last)
+                want = oracles.triangular_label(inside, exact(bins)[0], 50.0)
+                np.testing.assert_allclose(raw[i].numpy(), want, atol=1e-12)
+                np.testing.assert_allclose(scaled[i].numpy(), want / want.sum(), atol=1e-12)
+
+    def test_sum_of_the_raw_label(self) -> None:
+        raw = triangular_labels(torch.tensor([120.0]), MONTHS, 50.0, normalize=False)
+        assert raw.sum().item() == pytest.approx(50)
+        assert raw.max() == 1
+
+    def test_a_width_of_one_step_interpolates(self) -> None:
+        label = triangular_labels(torch.tensor([3.25]).double(), Bins(1, 5), 1.0)
+        torch.testing.assert_close(label[0], torch.tensor([0, 0, 0.75, 0.25, 0]).double())
+
+    @given(st.floats(allow_nan=True, allow_infinity=True, width=32), st.floats(0.51, 1e6), grids())
+    def test_always_a_distribution(self, value: float, width: float, bins: Bins) -> None:
+        values = torch.tensor([value])
+        label = triangular_labels(values, bins, width * bins.widest_step)
+        assert (label >= 0).all()
+        torch.testing.assert_close(label.sum(-1), values.isfinite().float())
+
+    def test_values_outside_count_as_the_end_centres(self) -> None:
+        labels = triangular_labels(torch.tensor([-1e30, 1.0, 240.0, 300.0]), MONTHS, 5.0)
+        assert torch.equal(labels[0], labels[1])
+        assert torch.equal(labels[2], labels[3])
+
+    @pytest.mark.parametrize("width", [0.5, 0, -1, float("nan"), float("inf")])
+    def test_refuses_widths(self, width: float) -> None:
+        with pytest.raises(ValueError, match=r"width: expected a finite number above 0\.5"):
+            triangular_labels(torch.zeros(2), MONTHS, width)
+
+
+class TestArguments:
+    def test_shapes_are_never_broadcast(self) -> None:
+        for build in (
+            lambda values: gaussian_labels(values, MONTHS, 15.0),
+            lambda values: triangular_labels(values, MONTHS, 15.0),
+        ):
+            with pytest.raises(ValueError, match=r"values: expected shape \(N,\), got \(8, 1\)"):
+                build(torch.zeros(8, 1))
+        for sigma in (torch.ones(3), torch.ones(1), torch.ones(2, 1), torch.tensor(1.0)):
+            with pytest.raises(ValueError, match=r"sigma: expected shape \(N,\) with N = 2"):
+                gaussian_labels(torch.zeros(2), MONTHS, sigma)
+
+    def test_options(self) -> None:
+        with pytest.raises(ValueError, match="ends: expected one of 'renormalize', 'preserve"):
+            gaussian_labels(torch.zeros(2), MONTHS, 15.0, ends="clamp")
+        with pytest.raises(ValueError, match="sigma: expected a finite number above 0"):
+            gaussian_labels(torch.zeros(2), MONTHS, 0.0)
+        with pytest.raises(TypeError, match="values: expected a tensor, got list"):
+            gaussian_labels([1.0], MONTHS, 15.0)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("given", "dtype"),
+        [
+            (torch.int64, torch.float32),
+            (torch.float16, torch.float32),
+            (torch.bfloat16, torch.float32),
+            (torch.float64, torch.float64),
+        ],
+    )
+    def test_dtypes(self, given: torch.dtype, dtype: torch.dtype) -> None:
+        values = torch.tensor([5, 120]).to(given)
+        labels = gaussian_labels(values, MONTHS, 15.0)
+        assert labels.dtype == triangular_labels(values, MONTHS, 5.0).dtype == dtype
+        want = gaussian_labels(torch.tensor([5.0, 120.0]).to(dtype), MONTHS, 15.0)
+        assert torch.equal(labels, want)
+
+    def test_device(self, device: torch.device) -> None:
+        bins = Bins(1, 240).to(device)
+        values = torch.linspace(0, 250, 7, device=device)
+        sigma = torch.full_like(values, 15)
+        results = [triangular_labels(values, bins, 50.0)]
+        for ends in SCALED:
+            for integrate in (False, True):
+                results += [gaussian_labels(values, bins, sigma, ends=ends, integrate=integrate)]
+        for result in results:
+            assert result.shape == (7, 240)
+            assert result.device.type == device.type
+            assert result.dtype == torch.float32

@@ -1,0 +1,141 @@
+"""The package as its users get it: the wheel, in an environment with the core dependencies only."""
+
+import inspect
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import ldlcam
+
+ROOT = Path(__file__).parents[1]
+
+USE = """
+import importlib.util
+from importlib import metadata, resources
+import torch
+import ldlcam
+from ldlcam import Bins, ExpectationLDLLoss, crop_and_resize
+
+for name in ("torchvision", "timm", "matplotlib", "pytest"):
+    assert importlib.util.find_spec(name) is None, f"{name} can be imported here"
+assert metadata.version("ldlcam") == ldlcam.__version__
+assert resources.files("ldlcam").joinpath("py.typed").is_file()
+for name in ldlcam.__all__:
+    getattr(ldlcam, name)
+
+loss = ExpectationLDLLoss(Bins(1, 240), sigma=15.0)(torch.zeros(2, 240), torch.tensor([24.0, 96.0]))
+assert loss.isfinite()
+boxes = torch.tensor([[4.0, 4.0, 20.0, 28.0]])
+assert crop_and_resize(torch.rand(1, 3, 32, 32), boxes, (16, 16)).shape == (1, 3, 16, 16)
+print(ldlcam.__file__)
+"""
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder)
+    _run(*build, ROOT, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that has the wheel, the core dependencies, and what these depend on."""
+    folder = tmp_path_factory.mktemp("bare")
+    _run(sys.executable, "-m", "venv", "--without-pip", folder)
+    python = folder / "bin" / "python"
+    packages = Path(_run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    # Linked from where the tests run: downloading PyTorch again would take minutes.
+    for name in _closure(_needed_by(_metadata(wheel))):
+        _link(metadata.distribution(name), packages)
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
+    _run(*pip, "install", "--no-deps", "--no-index", "--no-compile", wheel)
+    return python
+
+
+def test_wheel_depends_on_the_core_and_nothing_else(wheel: Path) -> None:
+    assert _needed_by(_metadata(wheel)) == {"torch", "numpy", "scipy", "einops"}
+
+
+def test_wheel_works_in_a_bare_environment(bare_python: Path, tmp_path: Path) -> None:
+    # Isolated (-I) and elsewhere, so that the checkout is not on the path.
+    used = _run(bare_python, "-I", "-W", "error", "-c", USE, cwd=tmp_path)
+    assert Path(used).is_relative_to(bare_python.parents[1])
+
+
+def test_import_brings_nothing_optional_and_no_scipy() -> None:
+    listing = "import sys; print(*sys.modules)"
+    torch = set(_run(sys.executable, "-c", f"import torch, numpy, einops; {listing}").split())
+    ours = set(_run(sys.executable, "-c", f"import ldlcam; {listing}").split()) - torch
+    assert {name.partition(".")[0] for name in ours} == {"ldlcam"}
+
+
+def test_all_is_sorted_and_has_no_modules() -> None:
+    assert ldlcam.__all__ == sorted(set(ldlcam.__all__))
+    assert not [name for name in ldlcam.__all__ if inspect.ismodule(getattr(ldlcam, name))]
+
+
+@pytest.mark.parametrize("name", ldlcam.__all__)
+def test_public_name_has_a_docstring_with_an_example(name: str) -> None:
+    thing = getattr(ldlcam, name)
+    docstring = inspect.getdoc(thing)
+    assert docstring
+    # Result types are shown by the functions that return them.
+    is_result = inspect.isclass(thing) and issubclass(thing, tuple)
+    assert ">>>" in docstring or is_result
+
+
+def _metadata(wheel: Path) -> metadata.Distribution:
+    (folder,) = (path for path in zipfile.Path(wheel).iterdir() if path.name.endswith(".dist-info"))
+    return metadata.PathDistribution(folder)
+
+
+def _needed_by(distribution: metadata.Distribution) -> set[str]:
+    """Names of the distributions that one needs here, without its extras."""
+    requirements = [Requirement(text) for text in distribution.requires or []]
+    return {
+        canonicalize_name(one.name)
+        for one in requirements
+        if one.marker is None or one.marker.evaluate({"extra": ""})
+    }
+
+
+def _closure(names: set[str]) -> set[str]:
+    """Some distributions and all that they need."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _needed_by(metadata.distribution(name))
+    return found
+
+
+def _link(distribution: metadata.Distribution, packages: Path) -> None:
+    """Link what a distribution has at the top of site-packages into another one."""
+    here = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    for top in {Path(file.parts[0]) for file in distribution.files or []}:
+        for source in (folder / top for folder in here):
+            # Scripts lie outside (".."); a start-up hook (.pth) could put more on the path.
+            if top.name not in ("..", "__pycache__") and top.suffix != ".pth" and source.exists():
+                (packages / top).unlink(missing_ok=True)
+                (packages / top).symlink_to(source)
+
+
+def _run(*command: str | Path, cwd: Path | None = None) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+    return done.stdout.strip()
