@@ -12,7 +12,6 @@ exclude_patterns = ["_build"]
 # Docstrings put code into single backticks.
 default_role = "code"
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "signature"

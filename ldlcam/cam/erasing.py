@@ -30,7 +30,7 @@ def erase_boxes(
         fill: What takes their place: `"random"`, one value for the whole box, the same in all
             channels; `"noise"`, a value for each pixel and channel; `"mean"`, the mean of the
             image's own channel, erased pixels included; or a constant.
-        value_range: The lowest and highest random value; the highest is not reached.
+        value_range: The lowest and highest random value.
         seeds: One seed per image, (N,), integer. An image's random values depend on its own seed
             and size only, not on the others in the batch or on the device. None draws seeds from
             torch's generator.

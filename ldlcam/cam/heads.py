@@ -150,11 +150,11 @@ class CAMHead(nn.Module):
             >>> torch.allclose(score, head(features)[0, 2], atol=1e-5)
             True
         """
+        check_tensor("features", features, "N C h w", "floating", C=self.in_channels)
         classes = self._highest(features) if classes is None else classes
         height, width = features.shape[2:]
         if self.pool == "avg":
             return self.heatmaps(features, classes, window=window) / (height * width)
-        check_tensor("features", features, "N C h w", "floating", C=self.in_channels)
         check_tensor("classes", classes, "N", "integer", N=len(features))
         maxima, positions = features.flatten(2).max(2)
         evidence = class_weights(self.weight, classes, window).to(maxima.dtype) * maxima
@@ -162,4 +162,4 @@ class CAMHead(nn.Module):
         return empty.scatter_add(1, positions, evidence).view(-1, height, width)
 
     def _highest(self, features: Tensor) -> Tensor:
-        return self(features).detach().argmax(1)
+        return self.forward(features).detach().argmax(1)

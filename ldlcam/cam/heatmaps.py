@@ -14,6 +14,8 @@ def class_activation_map(
     A map's value at a position is `sum_k weight[t, k] * features[k]`. With a window, the weights
     are the mean over the neighbouring classes `t - window` to `t + window`, both included; at the
     first and last classes only those that exist take part. One batched product makes all maps.
+    In bfloat16, and so under autocast, a map has 8 bits, which moves boxes; where those matter,
+    leave autocast and pass `features.float()`.
 
     Args:
         features: Feature maps, (N, C, h, w), floating.

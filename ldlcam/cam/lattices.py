@@ -17,8 +17,9 @@ class Lattice(NamedTuple):
 
     Attributes:
         values: (N, R, C).
-        rows: Their places down the image in pixels, (N, R); indices of pixels, or coordinates.
-        columns: Their places across the image, (N, C).
+        rows: Their places down the image in pixels, (N, R), or (1, R) where all images have one
+            size; indices of pixels, or coordinates.
+        columns: Their places across the image, (N, C) or (1, C).
     """
 
     values: Tensor
@@ -31,7 +32,7 @@ def surface_lattice(maps: Tensor, sizes: Tensor) -> Lattice:
 
     Args:
         maps: (N, h, w).
-        sizes: (height, width) of each image, (N, 2), of the maps' dtype.
+        sizes: (height, width) of each image or of all, (N, 2) or (1, 2), of the maps' dtype.
 
     Returns:
         A lattice of (N, h + 2, w + 2) values.
@@ -45,7 +46,7 @@ def surface_lattice(maps: Tensor, sizes: Tensor) -> Lattice:
 
 
 def _coordinates(lengths: Tensor, samples: int) -> Tensor:
-    """The samples' centres between the borders, (N, samples + 2), for images of (N, 1) lengths."""
+    """The samples' centres between the borders, (M, samples + 2), of images with (M, 1) lengths."""
     centers = torch.arange(-1, samples + 1, device=lengths.device).to(lengths) + 0.5
     return (centers * (lengths / samples)).clamp(min=0).minimum(lengths)
 
@@ -57,7 +58,7 @@ def pixel_lattice(maps: Tensor, sizes: Tensor) -> Lattice:
 
     Args:
         maps: (N, h, w).
-        sizes: (height, width) of each image, (N, 2), integer.
+        sizes: (height, width) of each image or of all, (N, 2) or (1, 2), integer.
 
     Returns:
         A lattice of (N, 2 * (h + 1), 2 * (w + 1)) values.
@@ -68,7 +69,7 @@ def pixel_lattice(maps: Tensor, sizes: Tensor) -> Lattice:
 
 
 def patch_starts(lengths: Tensor, samples: int) -> Tensor:
-    """First pixel of each patch along an axis and the end of the last, (N, samples + 2).
+    """First pixel of each patch along an axis, and the end of the last, (M, samples + 2).
 
     Patch k lies between samples k - 1 and k; pixels at a sample belong to the patch behind it.
     """
@@ -80,14 +81,14 @@ def patch_starts(lengths: Tensor, samples: int) -> Tensor:
 
 
 def _patch_ends(starts: Tensor) -> Tensor:
-    """First and last pixel of each patch, (N, 2 * patches)."""
+    """First and last pixel of each patch, (M, 2 * patches)."""
     last = (starts[:, 1:] - 1).clamp(min=0)
     first = starts[:, :-1].minimum(last)
     return torch.stack((first, last), 2).flatten(1)
 
 
 def sample_pixels(maps: Tensor, sizes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Values of the upsampled maps at rows (N, R) and columns (N, C) of pixels.
+    """Values of the upsampled maps at rows (M, R) and columns (M, C) of pixels.
 
     The places of pixels among the samples are computed in integers, so that a pixel on a sample
     has its very value, and a plateau stays one.
@@ -95,16 +96,18 @@ def sample_pixels(maps: Tensor, sizes: Tensor, rows: Tensor, columns: Tensor) ->
     Returns:
         (N, R, C), of the maps' dtype.
     """
-    above, below, down = _neighbours(rows, sizes[:, :1], maps.shape[1], maps.dtype)
     left, right, across = _neighbours(columns, sizes[:, 1:], maps.shape[2], maps.dtype)
-    maps = _blend(_take(maps, above, 1), _take(maps, below, 1), down.unsqueeze(2))
-    return _blend(_take(maps, left, 2), _take(maps, right, 2), across.unsqueeze(1))
+    above, below, down = _neighbours(rows, sizes[:, :1], maps.shape[1], maps.dtype)
+    first = take(maps, left, 2)
+    maps = first + across.unsqueeze(1) * (take(maps, right, 2) - first)
+    first = take(maps, above, 1)
+    return first + down.unsqueeze(2) * (take(maps, below, 1) - first)
 
 
 def _neighbours(
     pixels: Tensor, lengths: Tensor, samples: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The samples on either side of pixels, (N, L), and how far from the first to the second."""
+    """The samples on either side of pixels, (M, L), and how far from the first to the second."""
     # A pixel p lies at (p + 1/2) * samples / length - 1/2 among the samples.
     places = ((2 * pixels + 1) * samples - lengths).clamp(min=0)
     first = places // (2 * lengths)
@@ -112,12 +115,10 @@ def _neighbours(
     return first.clamp(max=samples - 1), (first + 1).clamp(max=samples - 1), share
 
 
-def _take(maps: Tensor, places: Tensor, axis: int) -> Tensor:
-    """Rows (axis 1) or columns (axis 2) of maps at (N, L) places of each."""
+def take(maps: Tensor, places: Tensor, axis: int) -> Tensor:
+    """Rows (axis 1) or columns (axis 2) of maps, at places (N, L) of each or (1, L) of all."""
+    if len(places) == 1:
+        return maps.index_select(axis, places[0])
     shape = list(maps.shape)
     shape[axis] = places.shape[1]
     return maps.gather(axis, places.unsqueeze(3 - axis).expand(shape))
-
-
-def _blend(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    return first + share * (second - first)

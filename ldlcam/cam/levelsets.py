@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldlcam._check import check_choice
@@ -14,6 +15,7 @@ from ldlcam.cam.lattices import (
     pixel_lattice,
     sample_pixels,
     surface_lattice,
+    take,
 )
 from ldlcam.cam.patches import (
     corner_areas,
@@ -38,14 +40,17 @@ def levelset_boxes(
 
     It is the box of one connected component of the set {upsampled map >= threshold * maximum}, as
     upsampling, thresholding and labelling pixels would find it, but computed from the coarse map:
-    time and memory do not grow with the number of pixels. Upsampling is bilinear with half-pixel
-    centres, constant beyond the outermost samples; the maximum is the coarse map's own; the map
-    is never clamped or normalized.
+    time and memory do not grow with the image, save with its height where pixels are counted.
+    Upsampling is bilinear with half-pixel centres, constant beyond the outermost samples; the
+    maximum is the coarse map's own; the map is never clamped or normalized.
 
     With `snap=False` the map is the continuous surface and the box is exact in sub-pixels: the
     answer that pixels converge to as they get smaller. It is differentiable in the map and the
     threshold. With `snap=True` the map is the pixel grid: pixels whose centres reach the threshold,
     connected at sides and corners, and the box is theirs, in whole pixels, without gradient.
+
+    Components are labelled in as many rounds as their shapes need, and the device is asked after
+    each: any shape is labelled right, and `torch.compile` breaks the graph there.
 
     Args:
         heatmaps: Heat maps, (N, h, w), floating; half precision is computed in float32.
@@ -54,7 +59,8 @@ def levelset_boxes(
         size: (height, width) of the images in pixels, a pair or an (N, 2) tensor. The component
             with the most pixels (`snap=True`, `"largest"`) asks the tensor for the tallest image.
         component: `"largest"`, by area or number of pixels (of equally many pixels, the first in
-            reading order), or `"peak"`, the one that holds the maximum.
+            reading order), or `"peak"`, the one that holds the maximum (of the samples,
+            or of the pixels).
         snap: Whether the answer is that of the pixel grid.
 
     Returns:
@@ -75,13 +81,15 @@ def levelset_boxes(
     check_choice("component", component, ("largest", "peak"))
     maps, levels, valid = level_heatmaps(heatmaps, threshold)
     maps, levels = _scale_down(maps, levels)
-    sizes = size_tensor(size, "size", maps).expand(len(maps), 2)
+    sizes = size_tensor(size, "size", maps)
     if snap:
         maps, levels, sizes = maps.detach(), levels.detach(), sizes.long()
         lattice = pixel_lattice(maps, sizes)
     else:
         lattice = surface_lattice(maps, sizes)
     lattice = lattice._replace(values=lattice.values - levels[:, None, None])
+    x1, x2 = _reach(lattice.values, lattice.columns, snap)
+    y1, y2 = (reach.mT for reach in _reach(lattice.values.mT, lattice.rows, snap))
     with torch.no_grad():
         inside = (lattice.values >= 0) & valid[:, None, None]
         labels = _label(lattice, inside, snap)
@@ -89,15 +97,16 @@ def levelset_boxes(
             winner = _peak(lattice, labels)
         elif snap:
             tallest = int(size[:, 0].max()) if isinstance(size, Tensor) else size[0]
-            winner = _most_pixels(maps, levels, sizes, tallest, lattice, inside, labels)
+            pixels = _count_pixels(maps, levels, sizes, tallest, lattice.columns)
+            winner = _most_pixels(pixels, lattice, y1, inside, labels)
         else:
             winner = _largest_area(lattice, inside, labels)
         chosen = (labels == winner[:, None, None]) & inside
         valid = chosen.flatten(1).any(1)
-    x1, x2 = _extent(lattice.values, lattice.columns, chosen, snap)
-    y1, y2 = _extent(lattice.values.mT, lattice.rows, chosen.mT, snap)
-    boxes = torch.stack((x1, y1, x2, y2), 1)
-    return Regions(torch.where(valid[:, None], boxes, 0), valid)
+    starts = [torch.where(chosen, reach, torch.inf).amin((1, 2)) for reach in (x1, y1)]
+    ends = [torch.where(chosen, reach, -torch.inf).amax((1, 2)) for reach in (x2, y2)]
+    boxes = torch.where(valid[:, None], torch.stack(starts + ends, 1), 0)
+    return Regions(boxes, valid)
 
 
 def _scale_down(maps: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,58 +159,57 @@ def _largest_area(lattice: Lattice, inside: Tensor, labels: Tensor) -> Tensor:
 
 
 def _most_pixels(
-    maps: Tensor,
-    levels: Tensor,
-    sizes: Tensor,
-    tallest: int,
-    lattice: Lattice,
-    inside: Tensor,
-    labels: Tensor,
+    pixels: Tensor, lattice: Lattice, tops: Tensor, inside: Tensor, labels: Tensor
 ) -> Tensor:
     """Label of each map's component with the most pixels, (N,); of equals, the one read first.
 
-    In each row of pixels the set's part of a patch is a run from its left end or from its right
-    end. A run is counted and credited to the corner inside above or below that end.
+    The first pixel read lies in the component's top row, which is reached from a node on a column
+    of the lattice; the columns of disjoint runs in one row are in the order of the runs.
     """
-    rows = torch.arange(tallest, device=maps.device).expand(len(maps), -1)
-    values = sample_pixels(maps, sizes, rows, lattice.columns) - levels[:, None, None]
-    left, right = values[..., ::2], values[..., 1::2]
-    starts = patch_starts(sizes[:, 1:], maps.shape[2]).unsqueeze(1)
-    pixels = starts.diff(dim=2)
-    steps = (pixels - 1).clamp(min=0).to(values.dtype)
-
-    partly = crossing_steps(left, right, steps) + crossing_steps(right, left, steps)
-    partly = (partly.long() + 1).minimum(pixels)
-    from_left = torch.where(left >= 0, torch.where(right >= 0, pixels, partly), 0)
-    from_right = torch.where((left < 0) & (right >= 0), partly, 0)
-    runs = torch.stack((from_left, from_right), 3) * (rows < sizes[:, :1])[:, :, None, None]
-    begins = torch.stack((starts[..., :-1].expand_as(left), starts[..., 1:] - from_right), 3)
-    begins = begins + (rows * _READING)[:, :, None, None]
-
-    seams = patch_starts(sizes[:, :1], maps.shape[1])[:, 1:-1].contiguous()
-    above = 2 * torch.searchsorted(seams, rows.contiguous(), right=True)
-    above = above.unsqueeze(2).expand(-1, -1, labels.shape[2])
-    upper, lower = labels.gather(1, above), labels.gather(1, above + 1)
-    owners = torch.where(inside.gather(1, above), upper, lower).flatten(1)
-
-    runs, begins = runs.flatten(1), begins.flatten(1)
-    counts = torch.zeros_like(labels).flatten(1).scatter_add(1, owners, runs)
+    owners = torch.where(inside[:, ::2], labels[:, ::2], labels[:, 1::2]).flatten(1)
+    nodes = labels.flatten(1)
+    counts = torch.zeros_like(nodes).scatter_add(1, owners, pixels.flatten(1))
     counts = counts.masked_fill(~inside.flatten(1), -1)
-    begins = begins.masked_fill(runs == 0, _NEVER)
-    first = torch.full_like(counts, _NEVER).scatter_reduce(1, owners, begins, "amin")
-    first = first.masked_fill(counts < counts.amax(1, keepdim=True), _NEVER)
-    return first.argmin(1)
+    reading = tops.long() * _ROW + lattice.columns.unsqueeze(1)
+    reading = reading.masked_fill(~inside, _NEVER).flatten(1)
+    first = torch.full_like(nodes, _NEVER).scatter_reduce(1, nodes, reading, "amin")
+    return first.masked_fill(counts < counts.amax(1, keepdim=True), _NEVER).argmin(1)
 
 
-# Pixels in reading order: row * _READING + column, in int64.
-_READING = 2**31
+# Pixels in reading order are numbered row * _ROW + column.
+_ROW = 2**31
 _NEVER = 2**62
 
 
-def _extent(values: Tensor, places: Tensor, chosen: Tensor, snap: bool) -> tuple[Tensor, Tensor]:
-    """Where the chosen nodes' part of the set begins and ends across the columns, (N,) each.
+def _count_pixels(
+    maps: Tensor, levels: Tensor, sizes: Tensor, tallest: int, columns: Tensor
+) -> Tensor:
+    """Pixels of the level set in each patch, connected to its left and right side.
 
-    On a patch the edge of the set is monotone, so the set reaches furthest on a row of the lattice.
+    In each row of pixels, the set's part of a patch is a run from the left side or from the right.
+    A run from side to side is counted with the left.
+
+    Returns:
+        (N, patches down, 2 * patches across), int64, left and right in turn.
+    """
+    rows = torch.arange(tallest, device=maps.device).unsqueeze(0)
+    values = sample_pixels(maps, sizes, rows, columns) - levels[:, None, None]
+    left, right = values[..., ::2], values[..., 1::2]
+    width = patch_starts(sizes[:, 1:], maps.shape[2]).diff(dim=1).to(values.dtype).unsqueeze(1)
+    higher, lower = torch.maximum(left, right), torch.minimum(left, right)
+    partly = crossing_steps(higher, lower, (width - 1).clamp(min=0)) + 1
+    runs = torch.where(lower >= 0, width, torch.where(higher >= 0, partly, 0)).to(torch.int32)
+    from_left = torch.where(left >= 0, runs, 0)
+    sides = torch.stack((from_left, runs - from_left), 3).flatten(2)
+    above = F.pad(sides.cumsum(1, dtype=torch.int32), (0, 0, 1, 0))
+    return take(above, patch_starts(sizes[:, :1], maps.shape[1]), 1).diff(dim=1).long()
+
+
+def _reach(values: Tensor, places: Tensor, snap: bool) -> tuple[Tensor, Tensor]:
+    """Where the set begins and ends around each node inside, along its row, (N, R, C) each.
+
+    On a patch the edge of the set is monotone, so the set reaches furthest on a row or column of
+    the lattice. The end is that of the last pixel, for the pixel grid.
     """
     shift = crossing_steps if snap else crossing_shift
     places = places.to(values.dtype).unsqueeze(1)
@@ -209,6 +217,4 @@ def _extent(values: Tensor, places: Tensor, chosen: Tensor, snap: bool) -> tuple
     border = torch.zeros_like(values[..., :1])
     backward = torch.cat((border, shift(values[..., 1:], values[..., :-1], gaps)), 2)
     forward = torch.cat((shift(values[..., :-1], values[..., 1:], gaps), border), 2)
-    first = torch.where(chosen, places - backward, torch.inf).amin((1, 2))
-    last = torch.where(chosen, places + forward, -torch.inf).amax((1, 2))
-    return first, last + 1 if snap else last
+    return places - backward, places + forward + (1 if snap else 0)

@@ -173,7 +173,7 @@ def threshold_sweep(
         overlaps.append(mean_iou(boxes, targets, valid))
         shares.append(average_precision(boxes, targets, valid))
     means, ap50 = torch.stack(overlaps), torch.stack(shares)
-    return ThresholdSweep(thresholds, means, ap50, thresholds[means.argmax()])
+    return ThresholdSweep(thresholds, means, ap50, thresholds.take(means.argmax()))
 
 
 def _region_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None) -> Tensor:

@@ -153,4 +153,3 @@ def _bent_half(bend: Tensor) -> Tensor:
     straight = rest.abs() < 0.25
     closed = (rest + torch.xlogy(bend, bend)) / torch.where(straight, 1, rest).square()
     return torch.where(straight, series, closed)
-

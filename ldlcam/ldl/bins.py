@@ -124,7 +124,7 @@ class Bins(nn.Module):
     def _define(self, centers: Tensor, edges: Tensor, unit: str, *, uniform: bool) -> None:
         # The exact values live outside of the buffers: casting the model to half precision, or
         # creating it on the meta device, must not lose them.
-        self._exact = (centers, edges)
+        self._exact = (centers.contiguous(), edges.contiguous())
         self.unit = unit
         self.uniform = uniform
         self.first = centers[0].item()
@@ -163,7 +163,7 @@ class Bins(nn.Module):
             tensor([  0,   1, 239,  -1])
         """
         check_tensor("values", values, dtype="real")
-        values = upcast(values)
+        values = upcast(values).contiguous()
         inner = self.edges_as(values.dtype, values.device)[1:-1]
         found = torch.bucketize(values, inner, right=True)
         return torch.where(values.isnan(), -1, found)

@@ -174,7 +174,7 @@ def gaussian_log_labels(
     if ends == "preserve_mean":
         offsets = centers - values
         logs = logs + _mean_preserving_tilt(logs, offsets, spread, edges) * offsets
-    # The floor keeps them finite, and their exponentials from being denormal, which is slow.
+    # Below the floor their exponentials would be denormal numbers, which are slow.
     floor = math.log(torch.finfo(logs.dtype).tiny) + 1
     return logs.log_softmax(-1).clamp(min=floor), present
 

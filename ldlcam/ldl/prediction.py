@@ -186,6 +186,9 @@ class LabelDistribution(Distribution):
 
         Returns:
             Log densities, of the shape of `value` or, for a number, the batch shape.
+
+        Raises:
+            ValueError: If the last axes of `value` are not the batch shape.
         """
         value = self._values("value", value)
         inside = (self._edges()[0] <= value) & (value <= self._edges()[-1])
@@ -200,6 +203,9 @@ class LabelDistribution(Distribution):
 
         Returns:
             Probabilities, of the shape of `value` or, for a number, the batch shape.
+
+        Raises:
+            ValueError: If the last axes of `value` are not the batch shape.
         """
         value = self._values("value", value)
         index = self.bins.index(value).clamp(min=0)
@@ -218,10 +224,13 @@ class LabelDistribution(Distribution):
         Returns:
             Values in the unit of the bins, of the shape of `level` or, for a number, the batch
             shape.
+
+        Raises:
+            ValueError: If the last axes of `level` are not the batch shape.
         """
         level = self._values("level", level).clamp(0, 1)
         below = self._cumulative()
-        index = self._search(below[..., 1:].contiguous(), level).clamp(max=len(self.bins) - 1)
+        index = self._search(below[..., 1:], level).clamp(max=len(self.bins) - 1)
         start, end = self._pick(below, index), self._pick(below, index + 1)
         part = (level - start) / torch.where(end > start, end - start, 1)
         edges = self._edges()
@@ -284,6 +293,6 @@ class LabelDistribution(Distribution):
         """First index at which a table (*batch_shape, M) reaches each value (..., *batch_shape)."""
         batch = self.batch_shape.numel()
         samples = value.shape[: value.dim() - len(self.batch_shape)].numel()
-        columns = value.reshape(samples, batch).T.contiguous()
-        found = torch.searchsorted(table.reshape(batch, -1), columns)
+        rows = table.reshape(batch, table.shape[-1]).contiguous()
+        found = torch.searchsorted(rows, value.reshape(samples, batch).T.contiguous())
         return found.T.reshape(value.shape)

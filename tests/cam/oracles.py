@@ -43,7 +43,7 @@ def dense_boxes(
         box, found = component_box(mask, component, dense_peak(heatmap, size))
         boxes.append(box)
         valid.append(found)
-    return torch.tensor(boxes, dtype=torch.float32), torch.tensor(valid)
+    return torch.tensor(boxes).float().view(-1, 4), torch.tensor(valid, dtype=torch.bool)
 
 
 def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:

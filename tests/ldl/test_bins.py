@@ -146,8 +146,10 @@ class TestPrecision:
         assert torch.equal(bins.to_empty(device="cpu").centers, MONTHS.centers)
 
     def test_float64_is_exact(self) -> None:
-        centers = Bins.from_centers([0.1, 0.2, 0.7]).centers_as(torch.float64, torch.device("cpu"))
-        assert centers.tolist() == [0.1, 0.2, 0.7]
+        bins = Bins.from_centers([0.1, 0.2, 0.7], edges=[0.0, 0.15, 0.3, 0.9])
+        exact = torch.float64, torch.device("cpu")
+        assert bins.centers_as(*exact).tolist() == [0.1, 0.2, 0.7]
+        assert bins.edges_as(*exact).tolist() == [0.0, 0.15, 0.3, 0.9]
 
     def test_copies(self) -> None:
         assert copy.deepcopy(MONTHS) == MONTHS

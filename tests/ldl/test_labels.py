@@ -67,8 +67,8 @@ class TestGaussianAgainstScipy:
         for ends in SCALED:
             for integrate in (False, True):
                 options = {"ends": ends, "integrate": integrate}
-                got = gaussian_labels(values, MONTHS, 15.0, **options)  # type: ignore[arg-type]
-                want = gaussian_labels(values.double(), MONTHS, 15.0, **options)  # type: ignore[arg-type]
+                got = gaussian_labels(values, MONTHS, 15.0, **options)
+                want = gaussian_labels(values.double(), MONTHS, 15.0, **options)
                 assert got.dtype == torch.float32
                 torch.testing.assert_close(got, want.float(), atol=1e-6, rtol=1e-4)
 
@@ -198,6 +198,12 @@ class TestHostileInputs:
         torch.testing.assert_close(labels.sum(-1), given.isfinite().float())
         assert labels.shape == (len(values), len(bins))
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_no_denormal_numbers(self, dtype: torch.dtype) -> None:
+        for sigma in (0.1, 1.0, 15.0):
+            labels = gaussian_labels(torch.tensor([7.0, 120.0], dtype=dtype), MONTHS, sigma)
+            assert labels.min() >= torch.finfo(dtype).tiny
+
     def test_far_values_are_at_their_end(self) -> None:
         labels = gaussian_labels(torch.tensor([-1e4, 1e4]), MONTHS, 15.0)
         assert labels.argmax(-1).tolist() == [0, 239]
@@ -286,7 +292,7 @@ class TestArguments:
         with pytest.raises(ValueError, match="sigma: expected a finite number above 0"):
             gaussian_labels(torch.zeros(2), MONTHS, 0.0)
         with pytest.raises(TypeError, match="values: expected a tensor, got list"):
-            gaussian_labels([1.0], MONTHS, 15.0)  # type: ignore[arg-type]
+            gaussian_labels([1.0], MONTHS, 15.0)
 
     @pytest.mark.parametrize(
         ("given", "dtype"),

@@ -34,7 +34,9 @@ Overrides = Annotated[
 ]
 
 
-def _configure(out: Path, preset: str | None, data: Path | None, changes: list[str] | None) -> Config:
+def _configure(
+    out: Path, preset: str | None, data: Path | None, changes: list[str] | None
+) -> Config:
     """The configuration asked for; with nothing asked for, the one the run was started with."""
     from boneage.pipeline import read_config
 
@@ -78,11 +80,13 @@ def predict(
     run: Annotated[Path, typer.Option(help="The folder of a finished run.")] = Path("runs/demo"),
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
     model: Annotated[str | None, typer.Option(help="Which model (default: the last one).")] = None,
-    sex: Annotated[str | None, typer.Option(help="M or F, for all images (default: unknown).")] = None,
+    sex: Annotated[
+        str | None, typer.Option(help="M or F, for all images (default: unknown).")
+    ] = None,
 ) -> None:
     """Read the age of new images into a CSV file; bad images become rows with an error."""
-    from boneage.pipeline import open_run
     from boneage.data.tables import parse_sex
+    from boneage.pipeline import open_run
     from boneage.predictor import Predictor, collect, write_predictions
 
     try:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from boneage.errors import UserError
 
@@ -25,12 +34,14 @@ TRUTH = {
 
 Region = Literal["whole", "hand", "region1", "region2"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown names are refused, values are checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PhantomData(Section):
@@ -40,8 +51,15 @@ class PhantomData(Section):
     size: tuple[int, int] = (512, 384)
     bits: Literal[8, 16] = 8
     variant: Literal["default", "swapped", "no-age", "shortcut"] = "default"
-    boxed: Fraction = 0.25
-    seed: int = 0
+    boxed: float = Field(0.25, ge=0, le=1)
+    seed: int = Field(0, ge=0)
+
+    @field_validator("size")
+    @classmethod
+    def _size_is_drawable(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if not (128 <= max(size) <= 3000 and min(size) >= 64):
+            raise ValueError("the longer side has 128 to 3000 pixels, the shorter at least 64")
+        return size
 
 
 class Split(Section):
@@ -49,7 +67,13 @@ class Split(Section):
 
     validation: Fraction = 0.1
     test: Fraction = 0.15
-    seed: int = 0
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _some_train(self) -> Split:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test leave nothing to train on: give less than 1")
+        return self
 
 
 class BinRange(Section):
@@ -57,7 +81,14 @@ class BinRange(Section):
 
     first: float = 1
     last: float = 240
-    step: float = 1
+    step: Positive = 1
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> BinRange:
+        steps = (self.last - self.first) / self.step
+        if not (steps > 0.5 and math.isclose(steps, round(steps), rel_tol=1e-6)):
+            raise ValueError("last is one or more whole steps above first")
+        return self
 
 
 class Schedule(Section):
@@ -67,12 +98,12 @@ class Schedule(Section):
     it is constant in each phase, and `epochs` and `learning_rate` list the phases.
     """
 
-    epochs: tuple[int, ...] = (5,)
-    learning_rate: tuple[float, ...] = (1e-3,)
+    epochs: Annotated[tuple[Count, ...], Field(min_length=1)] = (5,)
+    learning_rate: tuple[Positive, ...] = (1e-3,)
     one_cycle: bool = True
     optimizer: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = Field(0.05, ge=0)
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=2)
 
     @model_validator(mode="after")
     def _phases_match(self) -> Schedule:
@@ -124,7 +155,7 @@ class Localization(Section):
     region2: Localizer = Localizer(size=192, pool="max")
     window: int = Field(5, ge=0)
     component: Literal["largest", "peak"] = "largest"
-    thresholds: tuple[Fraction, ...] = (
+    thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
         *(0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.25),
         *(0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
     )
@@ -133,7 +164,8 @@ class Localization(Section):
 class Model(Section):
     """One age model: the regions in its input channels and the loss it is trained with."""
 
-    name: str
+    # It names a folder.
+    name: str = Field(pattern=r"^\w[\w+.-]*$")
     regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=3)]
     loss: Literal["l1", "ldl"] = "ldl"
 
@@ -149,7 +181,7 @@ class Training(Section):
     weight: float | None = Field(None, ge=0)
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
-    models: tuple[Model, ...] = (
+    models: Annotated[tuple[Model, ...], Field(min_length=1)] = (
         Model(name="O-L1", regions=("whole",), loss="l1"),
         Model(name="O", regions=("whole",)),
         Model(name="H+R1+R2", regions=("hand", "region1", "region2")),
@@ -188,14 +220,15 @@ class Config(Section):
 
     def digest(self, *names: str) -> str:
         """Fingerprint of the named sections."""
-        parts = self.model_dump(mode="json", include=set(names))
+        tree = self.model_dump(mode="json")
+        parts = {name: tree[name] for name in names}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
-    folder = resources.files("boneage") / "presets"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    files = (resources.files("boneage") / "presets").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def load_config(preset: str = "demo", overrides: list[str] | None = None) -> Config:
@@ -206,7 +239,11 @@ def load_config(preset: str = "demo", overrides: list[str] | None = None) -> Con
     """
     tree = _read_preset(preset)
     for override in overrides or []:
-        _apply(tree, override)
+        path, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"override {override!r}: expected section.name=value")
+        value = _parse_yaml(text, f"override {override!r}")
+        tree = _replaced(tree, path.strip().split("."), value, override)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -215,40 +252,50 @@ def load_config(preset: str = "demo", overrides: list[str] | None = None) -> Con
 
 def _read_preset(preset: str) -> dict[str, Any]:
     if preset in presets():
-        text = (resources.files("boneage") / "presets" / f"{preset}.yaml").read_text()
-    elif Path(preset).is_file():
-        text = Path(preset).read_text()
+        text = (resources.files("boneage") / "presets" / f"{preset}.yaml").read_text("utf-8")
     else:
-        raise UserError(
-            f"preset {preset!r}: no such preset or file; the presets are {', '.join(presets())}"
-        )
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"preset {preset}: not readable as YAML: {error}") from None
-    if not isinstance(tree, dict):
+        try:
+            text = Path(preset).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(
+                f"preset {preset!r}: no such preset or file; the presets are {', '.join(presets())}"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"preset {preset!r}: cannot be read ({error})") from None
+    tree = _parse_yaml(text, f"preset {preset}")
+    if not isinstance(tree, dict | None):
         raise UserError(f"preset {preset}: expected sections, got {type(tree).__name__}")
-    return {"preset": Path(preset).stem} | tree
+    return {"preset": Path(preset).stem} | (tree or {})
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals:
-        raise UserError(f"override {override!r}: expected section.name=value")
-    *sections, name = path.strip().split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"override {override!r}: {section} is a value, not a section")
+def _parse_yaml(text: str, where: str) -> Any:
     try:
-        tree[name] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"override {override!r}: the value is not readable as YAML") from None
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not readable as YAML: {error}") from None
+
+
+def _replaced(tree: Any, path: list[str], value: Any, override: str) -> dict[str, Any]:
+    """The tree with one value replaced.
+
+    The given tree stays as it is: sections that share an anchor of the YAML are one object in it.
+    """
+    name, *rest = path
+    if not isinstance(tree, dict):
+        raise UserError(f"override {override!r}: there is no section around {name}")
+    below = _replaced(tree.get(name, {}), rest, value, override) if rest else value
+    return {**tree, name: below}
 
 
 def _explain(error: ValidationError, preset: str) -> str:
     lines = [
-        f"  {'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']} (got {item['input']!r:.80})"
+        f"  {'.'.join(map(str, item['loc'])) or 'config'}: {_reason(item)}"
         for item in error.errors()
     ]
     return "\n".join([f"configuration (preset {preset}) does not fit:", *lines])
+
+
+def _reason(item: Mapping[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":
+        return "no setting has this name"
+    return f"{item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})"

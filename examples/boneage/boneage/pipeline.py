@@ -84,7 +84,9 @@ def read_config(folder: Path) -> Config:
     """The configuration that a run was last started with."""
     path = folder / "config.yaml"
     if not path.exists():
-        raise UserError(f"{folder}: no run there (config.yaml is missing); start one with boneage run")
+        raise UserError(
+            f"{folder}: no run there (config.yaml is missing); start one with boneage run"
+        )
     return Config.model_validate(yaml.safe_load(path.read_text()))
 
 

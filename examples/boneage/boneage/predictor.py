@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ldlcam import Regions
 
 from boneage.config import REGIONS, Config, Localizer, Model
 from boneage.data.batches import to_float
@@ -22,7 +23,6 @@ from boneage.networks.regressor import AgeNetwork
 from boneage.networks.storage import load_network
 from boneage.run_folder import atomic_path, read_json
 from boneage.stages.plan import RunStages
-from ldlcam import Regions
 
 _BATCH = 16
 _SEX = {True: 1.0, False: -1.0, None: 0.0}
@@ -98,14 +98,12 @@ class Predictor:
             flags = [f"no-{name}" for name in REGIONS if not regions[name].valid[i]]
             if patient.male is None:
                 flags.append("sex-unknown")
-            figures = [f"{float(column[i]):.2f}" for column in ages]
+            # A model without a distribution knows no spread: those cells stay empty.
+            figures = ["" if column[i].isnan() else f"{column[i]:.2f}" for column in ages]
             yield {
                 "sex": {True: "M", False: "F", None: ""}[patient.male],
                 **dict(zip(("months", "sd", "p5", "p95", "entropy"), figures, strict=True)),
-                **{
-                    name: f"{corner:.1f}"
-                    for name, corner in zip(_BOX_COLUMNS, boxes, strict=True)
-                },
+                **{name: f"{corner:.1f}" for name, corner in zip(_BOX_COLUMNS, boxes, strict=True)},
                 "flags": " ".join(flags),
             }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,28 @@ from typing import Any
 from boneage.errors import UserError
 
 _MARKER = "done.json"
+_DRAFT = ".draft-"
+_NO_KEY: dict[str, Any] = {"key": None, "done": False, "seconds": 0.0}
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space and run again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder you may write to"),
+}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an error of the system while a path is written into a message with the remedy.
+
+    Raises:
+        UserError: If the block raises OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "check the folder and the disk")
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); {remedy}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -21,44 +44,49 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name only when the block ends well.
 
     A run that is killed, or a disk that is full, leaves the old file or none: never half of one.
+    The temporary path has the same suffix, and the block has to write it.
+
+    Raises:
+        UserError: If the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free some space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{_DRAFT}{secrets.token_hex(8)}{path.suffix}")
+        try:
+            yield draft
+            with open(draft, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
     """Read JSON, with the file's name in the message when it cannot be read."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not there; run the stage that writes it first") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
+        raise UserError(
+            f"{path}: not readable as JSON ({error}); delete it and run again"
+        ) from None
 
 
 class Stage:
     """One stage's folder. It counts as done only with a marker that carries the current key.
 
     The key says what the stage was computed from: its part of the configuration and the keys of
-    the stages before it. When either changes, the stage is done again, from an empty folder.
+    the stages before it. When either changes, the stage is done again, from an empty folder. It
+    is done again, too, when a file that it wrote is missing or has another size.
     """
 
     def __init__(self, folder: Path, key: str):
@@ -70,18 +98,31 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        """Whether the stage ended, with this key."""
-        return self._marker().get("key") == self.key and self._marker().get("done", False)
+        """Whether the stage ended, with this key, and all that it wrote is there."""
+        marker = self._marker()
+        written = marker.get("files", {})
+        there = self._sizes()
+        return (
+            marker.get("key") == self.key
+            and marker.get("done") is True
+            and all(there.get(name) == size for name, size in written.items())
+        )
 
     def begin(self) -> None:
-        """Open the folder: what an interrupted try with the same key left is kept to go on from."""
+        """Open the folder: what an interrupted try with the same key left is kept to go on from.
+
+        Raises:
+            UserError: If the folder cannot be emptied, or holds files that no run has written.
+        """
         if self._marker().get("key") != self.key:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            write_json(self.folder / _MARKER, {"key": self.key, "done": False, "seconds": 0.0})
+            self._empty()
+        self._remove(path for path in self._entries() if path.name.startswith(_DRAFT))
+        write_json(self / _MARKER, {**_NO_KEY, "key": self.key})
 
     def finish(self, seconds: float) -> None:
         """Mark the stage as done, with the time that it took (of its last try)."""
-        write_json(self.folder / _MARKER, {"key": self.key, "done": True, "seconds": seconds})
+        marker = {"key": self.key, "done": True, "seconds": seconds, "files": self._sizes()}
+        write_json(self / _MARKER, marker)
 
     @property
     def seconds(self) -> float:
@@ -89,5 +130,35 @@ class Stage:
         return float(self._marker().get("seconds", 0.0))
 
     def _marker(self) -> dict[str, Any]:
-        path = self.folder / _MARKER
-        return read_json(path) if path.exists() else {}
+        path = self / _MARKER
+        marker = read_json(path) if path.exists() else {}
+        return marker if isinstance(marker, dict) else {}
+
+    def _entries(self) -> list[Path]:
+        return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+
+    def _sizes(self) -> dict[str, int]:
+        """Files in the folder itself, with their sizes; what lies deeper (checkpoints) may go."""
+        files = (path for path in self._entries() if path.is_file() and path.name != _MARKER)
+        return {path.name: path.stat().st_size for path in files}
+
+    def _empty(self) -> None:
+        old = [path for path in self._entries() if path.name != _MARKER]
+        foreign = [path.name for path in old if not path.name.startswith(_DRAFT)]
+        if foreign and not (self / _MARKER).exists():
+            raise UserError(
+                f"{self.folder}: holds files that no run has written ({foreign[0]}); "
+                "move them away, or choose another folder for the run"
+            )
+        if old:
+            # The marker outlives the files: an interruption here leaves a folder to be emptied.
+            write_json(self / _MARKER, _NO_KEY)
+            self._remove(old)
+
+    def _remove(self, paths: Iterator[Path] | list[Path]) -> None:
+        with writing(self.folder):
+            for path in paths:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()

@@ -15,7 +15,7 @@ from boneage.config import Augmentation
 
 
 class Batch(NamedTuple):
-    """Images (N, R, S, S) uint8, one channel a region; months (N,); sex (N,): +1 male, -1 female."""
+    """Images (N, R, S, S) uint8, a channel a region; months (N,); sex (N,): +1 male, -1 female."""
 
     images: Tensor
     months: Tensor
@@ -23,7 +23,14 @@ class Batch(NamedTuple):
 
 
 class RegionDataset(Dataset[Batch]):
-    """Rows of one or more memory-mapped arrays of crops, read a whole batch at a time."""
+    """Rows of one or more memory-mapped arrays of crops, read a whole batch at a time.
+
+    Args:
+        regions: Crops of all images, each (M, S, S) uint8.
+        months: Ages of all images (M,).
+        male: Sexes of all images (M,).
+        rows: Which images to give, and in which order (N,).
+    """
 
     def __init__(
         self, regions: list[np.ndarray], months: np.ndarray, male: np.ndarray, rows: np.ndarray
@@ -37,8 +44,7 @@ class RegionDataset(Dataset[Batch]):
         return len(self.rows)
 
     def __getitems__(self, items: list[int]) -> Batch:
-        # Sorted reads keep a memory map sequential; the order inside a batch does not matter.
-        rows = np.sort(self.rows[items])
+        rows = self.rows[items]
         images = np.stack([region[rows] for region in self.regions], axis=1)
         index = torch.from_numpy(rows)
         return Batch(torch.from_numpy(images), self.months[index], self.sex[index])
@@ -50,9 +56,11 @@ def loader(dataset: RegionDataset, batch_size: int, *, shuffle: bool) -> DataLoa
     Batch normalization knows no variance of a single value, so such a batch would raise.
     """
     lonely = shuffle and len(dataset) > batch_size and len(dataset) % batch_size == 1
-    return DataLoader(
-        dataset, batch_size, shuffle=shuffle, drop_last=lonely, collate_fn=lambda batch: batch
-    )
+    return DataLoader(dataset, batch_size, shuffle=shuffle, drop_last=lonely, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -66,12 +74,14 @@ def augment(images: Tensor, config: Augmentation) -> Tensor:
     All channels of an image (its regions) are changed alike. Values past the edge repeat the edge.
 
     Args:
-        images: Shape (N, C, H, W), floating, in [0, 1].
+        images: Shape (N, C, S, S), floating, in [0, 1].
         config: How far each change may go.
 
     Returns:
-        Shape (N, C, H, W), in [0, 1].
+        Shape (N, C, S, S), in [0, 1].
     """
+    if config == Augmentation():
+        return images
     count, device = len(images), images.device
 
     def spread(amount: float) -> Tensor:

@@ -1,24 +1,31 @@
-"""Small versions of radiographs, made once and kept as memory-mapped arrays."""
+"""Small versions of radiographs, made once and kept as arrays that can be memory-mapped."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
-from boneage.data.images import even_contrast, read_radiograph
-from boneage.run_folder import atomic_path
 from ldlcam import crop_and_resize
 
+from boneage.data.images import even_contrast, read_radiograph
+from boneage.errors import UserError
+from boneage.run_folder import atomic_path, writing
+
 _CHUNK = 32
+
+_Cut = tuple[int, np.ndarray | None]
+_Job = tuple[Sequence[Path], Sequence[_Cut], str]
 
 
 @dataclass(frozen=True)
@@ -51,27 +58,20 @@ def write_views(
         UserError: If an image cannot be read, or the disk is full. No view is left half written.
     """
     shapes = np.zeros((len(images), 2), dtype=np.int64)
-    with _targets(views, len(images)) as arrays, _workers(len(images)) as run:
-        chunks = [slice(i, i + _CHUNK) for i in range(0, len(images), _CHUNK)]
-        jobs = [
-            (
-                images[chunk],
-                [(view.size, None if view.boxes is None else view.boxes[chunk]) for view in views],
-                contrast,
-            )
-            for chunk in chunks
-        ]
-        for chunk, (pixels, shape) in zip(chunks, run(_render_chunk, jobs), strict=True):
-            for array, part in zip(arrays, pixels, strict=True):
-                array[chunk] = part
-            shapes[chunk] = shape
-            progress(len(shape))
+    chunks = [slice(i, i + _CHUNK) for i in range(0, len(images), _CHUNK)]
+    jobs = [(images[chunk], [_part(view, chunk) for view in views], contrast) for chunk in chunks]
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(_array_file(view, len(images))) for view in views]
+        run = stack.enter_context(_workers(len(images)))
+        for chunk, (cuts, sizes) in zip(chunks, run(_render_chunk, jobs), strict=True):
+            for write, cut in zip(writers, cuts, strict=True):
+                write(cut)
+            shapes[chunk] = sizes
+            progress(len(sizes))
     return shapes
 
 
-def render(
-    image: np.ndarray, views: Sequence[tuple[int, np.ndarray | None]]
-) -> list[np.ndarray]:
+def render(image: np.ndarray, views: Sequence[_Cut]) -> list[np.ndarray]:
     """Cut views out of one image (H, W) in [0, 1]: each a square of uint8 grey values."""
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
     height, width = image.shape
@@ -84,49 +84,70 @@ def render(
     return cuts
 
 
-def _render_chunk(
-    job: tuple[Sequence[Path], list[tuple[int, np.ndarray | None]], str],
-) -> tuple[list[np.ndarray], np.ndarray]:
+def _part(view: View, chunk: slice) -> _Cut:
+    return view.size, None if view.boxes is None else view.boxes[chunk]
+
+
+def _render_chunk(job: _Job) -> tuple[list[np.ndarray], list[tuple[int, ...]]]:
     paths, views, contrast = job
-    cuts: list[list[np.ndarray]] = [[] for _ in views]
-    shapes = []
+    cuts, sizes = [], []
     for row, path in enumerate(paths):
         image = even_contrast(read_radiograph(path), contrast)
         own = [(size, None if boxes is None else boxes[row]) for size, boxes in views]
-        for collected, cut in zip(cuts, render(image, own), strict=True):
-            collected.append(cut)
-        shapes.append(image.shape)
-    return [np.stack(collected) for collected in cuts], np.array(shapes)
+        cuts.append(render(image, own))
+        sizes.append(image.shape)
+    return [np.stack(cut) for cut in zip(*cuts, strict=True)], sizes
 
 
 @contextlib.contextmanager
-def _targets(views: Sequence[View], count: int) -> Iterator[list[np.ndarray]]:
-    with contextlib.ExitStack() as stack:
-        yield [
-            _allocate(stack.enter_context(atomic_path(view.path)), (count, view.size, view.size))
-            for view in views
-        ]
+def _array_file(view: View, count: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """Opens a view's .npy file; gives what appends images to it.
 
+    They are written, not mapped: a disk that fills up under a memory map ends the process.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, view.size, view.size)}
+    with atomic_path(view.path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
 
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    # Claim the blocks now: a disk that fills up under a memory map ends the process (SIGBUS).
-    with open(path, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
+        def write(part: np.ndarray) -> None:
+            # Several views are open at once: the message has to name the one that failed.
+            with writing(view.path):
+                file.write(part)
+
+        yield write
 
 
 @contextlib.contextmanager
 def _workers(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    workers = min(os.cpu_count() or 1, count // _CHUNK)
+    """A `map` that uses all processors, or the plain one where starting them takes longer."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    workers = min(processors, count // _CHUNK)
     if workers <= 1:
         yield map
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         yield pool.map
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that read images was ended from outside; run again with more memory free"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    # An interruption is the parent's to handle, which then ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Workers whose parent is killed would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from boneage.config import TRUTH
+from boneage.errors import UserError
 from boneage.run_folder import atomic_path
 
+_TABLE, _TRUTH = "samples.csv", "truth.npz"
+# Names of files need not be text.
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 _HEADER = ("id", "part", "months", "male", "height", "width", "path")
 
 
@@ -52,40 +59,71 @@ class Samples:
 
     def save(self, folder: Path) -> None:
         """Write the table and the boxes."""
-        with atomic_path(folder / "samples.csv") as temporary, open(temporary, "w", newline="") as f:
-            writer = csv.writer(f, lineterminator="\n")
+        with (
+            atomic_path(folder / _TABLE) as temporary,
+            open(temporary, "w", newline="", **_TEXT) as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_HEADER)
             for row, id in enumerate(self.ids):
                 height, width = self.shapes[row].tolist()
                 age, sex = float(self.months[row]), bool(self.male[row])
                 writer.writerow((id, self.parts[row], age, sex, height, width, self.paths[row]))
-        with atomic_path(folder / "truth.npz") as temporary:
+        with atomic_path(folder / _TRUTH) as temporary:
             np.savez(temporary, **self.truth)
 
     @classmethod
     def load(cls, folder: Path) -> Samples:
-        """Read what `save` wrote."""
-        with open(folder / "samples.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        with np.load(folder / "truth.npz") as boxes:
-            truth = {name: boxes[name] for name in boxes.files}
-        return cls(
-            ids=tuple(row["id"] for row in rows),
-            parts=np.array([row["part"] for row in rows]),
-            months=np.array([float(row["months"]) for row in rows], dtype=np.float32),
-            male=np.array([row["male"] == "True" for row in rows]),
-            shapes=np.array([(int(row["height"]), int(row["width"])) for row in rows]),
-            paths=tuple(Path(row["path"]) for row in rows),
-            truth=truth,
-        )
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: If it is not there, or not whole.
+        """
+        try:
+            with open(folder / _TABLE, newline="", **_TEXT) as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+            with np.load(folder / _TRUTH) as boxes:
+                truth = {name: boxes[name] for name in boxes.files}
+            if reader.fieldnames != list(_HEADER) or any(
+                len(t) != len(rows) for t in truth.values()
+            ):
+                raise ValueError(f"{_TABLE} and {_TRUTH} do not fit together")
+            return cls(
+                ids=tuple(row["id"] for row in rows),
+                parts=np.array([row["part"] for row in rows], dtype=str),
+                months=np.array([float(row["months"]) for row in rows], dtype=np.float32),
+                male=np.array([row["male"] == "True" for row in rows], dtype=bool),
+                shapes=np.array(
+                    [(int(row["height"]), int(row["width"])) for row in rows], dtype=np.int64
+                ).reshape(-1, 2),
+                paths=tuple(Path(row["path"]) for row in rows),
+                truth=truth,
+            )
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename}: not there; prepare the data set first") from None
+        except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile, csv.Error) as error:
+            raise UserError(
+                f"{folder}: the prepared data set cannot be read ({error}); "
+                "delete that folder and run again"
+            ) from None
 
 
 def truth_arrays(
-    ids: tuple[str, ...], boxes: dict[str, dict[str, np.ndarray]]
+    ids: Iterable[str], boxes: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """Annotated boxes as one array a region, NaN where an image has none."""
+    """Annotated boxes as one array a region, NaN where an image has none.
+
+    Raises:
+        UserError: If there are boxes, but of none of the ids.
+    """
+    ids = tuple(ids)
+    boxed = set().union(*boxes.values())
+    if boxed and boxed.isdisjoint(ids):
+        raise UserError(
+            f"boxes.csv: none of its ids ({min(boxed)}, ...) is in the table of ages "
+            f"({min(ids)}, ...); write them alike, or remove boxes.csv"
+        )
     none = np.full(4, np.nan)
     names = sorted({name for names in TRUTH.values() for name in names} & boxes.keys())
     return {name: np.stack([boxes[name].get(id, none) for id in ids]) for name in names}
-
-

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ from boneage.run_folder import atomic_path
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 BOXES_CHOOSE, BOXES_SCORE = "boxes-choose", "boxes-score"
 
+# Batch normalization needs two images to learn from.
+_LEAST = {TRAIN: 2, VALIDATION: 1, TEST: 1}
+
 
 def split_ids(
-    ids: Iterable[str], boxed: Mapping[str, Iterable[str]], config: Split
+    ids: Iterable[str], boxed: Mapping[str, Collection[str]], config: Split
 ) -> dict[str, str]:
     """Give every id its part.
 
@@ -26,50 +30,52 @@ def split_ids(
     drawn within each group of ids that carry the same regions, so that both know all regions.
 
     Args:
-        ids: All ids.
+        ids: All ids, in any order.
         boxed: Region -> the ids that have a box of it.
         config: Shares of the ids without boxes, and the seed.
 
     Returns:
-        Part by id.
+        Part by id, sorted by id.
 
     Raises:
         UserError: If there are too few images for a part to have any.
     """
-    ordered = sorted(ids, key=id_order)
-    rng = np.random.default_rng(config.seed)
-    groups: dict[frozenset[str], list[str]] = {}
+    ordered = sorted(set(ids), key=id_order)
+    groups: dict[tuple[str, ...], list[str]] = {}
     for id in ordered:
-        regions = frozenset(region for region, of_region in boxed.items() if id in of_region)
+        regions = tuple(sorted(region for region, known in boxed.items() if id in known))
         groups.setdefault(regions, []).append(id)
-    free = groups.pop(frozenset(), [])
-    parts = _cut(free, {VALIDATION: config.validation, TEST: config.test}, TRAIN, rng)
-    for regions in sorted(groups, key=sorted):
-        parts |= _cut(groups[regions], {BOXES_CHOOSE: 0.5}, BOXES_SCORE, rng)
-    counts = {part: list(parts.values()).count(part) for part in (TRAIN, VALIDATION, TEST)}
-    if min(counts.values()) == 0:
+    rng = np.random.default_rng(config.seed)
+    free = _shuffled(groups.pop((), []), rng)
+    parts = dict.fromkeys(free, TRAIN)
+    validation = round(config.validation * len(free))
+    test = round(config.test * len(free))
+    parts |= dict.fromkeys(free[:validation], VALIDATION)
+    parts |= dict.fromkeys(free[validation : validation + test], TEST)
+    # Group after group, every other one: both each group and all of them are cut into halves.
+    annotated = [id for regions in sorted(groups) for id in _shuffled(groups[regions], rng)]
+    parts |= dict.fromkeys(annotated[::2], BOXES_CHOOSE)
+    parts |= dict.fromkeys(annotated[1::2], BOXES_SCORE)
+    counts = Counter(parts.values())
+    if any(counts[part] < least for part, least in _LEAST.items()):
+        found = ", ".join(f"{part} {counts[part]}" for part in _LEAST)
         raise UserError(
-            f"{len(ordered)} images ({len(free)} without boxes) are too few to split: "
-            f"{counts}; add images or change split.validation and split.test"
+            f"{len(ordered)} images, {len(free)} of them without boxes, are too few to split: "
+            f"{found}; add images or change split.validation and split.test"
         )
     return {id: parts[id] for id in ordered}
 
 
-def _cut(
-    ids: list[str], shares: Mapping[str, float], rest: str, rng: np.random.Generator
-) -> dict[str, str]:
-    shuffled = [ids[i] for i in rng.permutation(len(ids))]
-    parts, start = dict.fromkeys(shuffled, rest), 0
-    for part, share in shares.items():
-        stop = start + round(share * len(ids))
-        parts |= dict.fromkeys(shuffled[start:stop], part)
-        start = stop
-    return parts
+def _shuffled(ids: list[str], rng: np.random.Generator) -> list[str]:
+    return [ids[i] for i in rng.permutation(len(ids))]
 
 
 def write_split(path: Path, parts: Mapping[str, str]) -> None:
     """Write `id,part`."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "part"))
         writer.writerows(parts.items())

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from boneage.data.images import SUFFIXES
+from boneage.data.images import SUFFIXES, image_files
+from boneage.data.rows import Row, read_header, read_rows
 from boneage.errors import UserError
 
-# The spellings of the RSNA tables, in lower case without blanks.
-_ID = ("id", "imageid", "caseid")
-_AGE = ("boneage", "boneage(months)", "groundtruthboneage(months)")
-_SEX = ("male", "sex")
-_MALE = {"true": True, "1": True, "1.0": True, "m": True, "male": True}
-_FEMALE = {"false": False, "0": False, "0.0": False, "f": False, "female": False}
+# The spellings of the RSNA tables: small letters, and nothing but letters.
+_SPELLINGS = {
+    "id": ("id", "imageid", "caseid"),
+    "age": ("boneage", "boneagemonths", "groundtruthboneagemonths"),
+    "sex": ("male", "sex"),
+}
+_SEXES = {"m": True, "male": True, "f": False, "female": False}
+# Yes and no answer "male"; under "sex" their meaning would be a guess.
+_ANSWERS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _MOST_SHOWN = 10
 
 
@@ -45,25 +48,26 @@ def read_table(folder: Path, *, first: float, last: float) -> list[Radiograph]:
         UserError: With everything that is wrong with the table, by row.
     """
     table = find_table(folder)
+    columns = _columns(read_header(table))
+    rows = read_rows(table)
     images = find_images(folder)
-    rows, columns = _read_rows(table)
     problems: list[str] = []
-    radiographs = []
-    for number, row in enumerate(rows, start=2):
+    radiographs: dict[str, Radiograph] = {}
+    known_rows: dict[str, int] = {}
+    for row in rows:
         try:
-            radiographs.append(_parse(row, columns, images, first, last))
+            id = _parse_id(row, columns["id"], known_rows)
+            radiographs[id] = _parse(id, row, columns, images, first, last)
         except ValueError as error:
-            problems.append(f"row {number}: {error}")
-    counts = Counter(radiograph.id for radiograph in radiographs)
-    problems += [f"id {id}: {count} rows; keep one" for id, count in counts.items() if count > 1]
+            problems.append(f"row {row.number}: {error}")
     if problems:
         shown = problems[:_MOST_SHOWN]
         if len(problems) > len(shown):
             shown.append(f"... and {len(problems) - len(shown)} more")
         raise UserError("\n  ".join([f"{table}: cannot be used as it is:", *shown]))
     if not radiographs:
-        raise UserError(f"{table}: has a header but no rows")
-    return sorted(radiographs, key=lambda radiograph: id_order(radiograph.id))
+        raise UserError(f"{table}: has a header but no rows; add one row for each image")
+    return [radiographs[id] for id in sorted(radiographs, key=id_order)]
 
 
 def id_order(id: str) -> tuple[int, int, str]:
@@ -72,78 +76,120 @@ def id_order(id: str) -> tuple[int, int, str]:
 
 
 def find_table(folder: Path) -> Path:
-    """The CSV table of ages in a data set's folder."""
+    """The CSV table of ages in a data set's folder.
+
+    Raises:
+        UserError: If there is none, or more than one; it says what each CSV file lacks.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of radiographs")
-    tables = [path for path in sorted(folder.glob("*.csv")) if _columns(path) is not None]
+    tables, others = [], []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if path.suffix.lower() == ".xlsx":
+            others.append(f"{path.name}: a spreadsheet; save it as CSV")
+        if path.suffix.lower() != ".csv":
+            continue
+        try:
+            _columns(read_header(path))
+            tables.append(path)
+        except UserError as error:
+            others.append(str(error).removeprefix(f"{folder}/"))
+        except ValueError as error:
+            others.append(f"{path.name}: {error}")
     if not tables:
-        names = ", ".join(path.name for path in sorted(folder.glob("*.csv"))) or "none"
-        raise UserError(
-            f"{folder}: no table with columns for id, boneage (months) and male or sex; "
-            f"CSV files there: {names}"
-        )
+        wanted = f"{folder}: no CSV table with columns for id, boneage (months) and male (or sex)"
+        raise UserError("\n  ".join([wanted, *others]))
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise UserError(f"{folder}: more than one table of ages ({names}); keep one")
     return tables[0]
 
 
-def find_images(folder: Path) -> dict[str, Path]:
-    """Every image in or below a folder, by its name without suffix."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)
-    images: dict[str, Path] = {}
-    for path in paths:
-        images.setdefault(path.stem, path)
+def find_images(folder: Path) -> dict[str, list[Path]]:
+    """The images in or below a folder by their names without suffix: mostly one a name.
+
+    Raises:
+        UserError: If there are none.
+    """
+    images: dict[str, list[Path]] = {}
+    for path in image_files(folder):
+        images.setdefault(path.stem, []).append(path)
     if not images:
         raise UserError(f"{folder}: no images ({', '.join(SUFFIXES)}) in it or below it")
     return images
 
 
-def _columns(path: Path) -> dict[str, str] | None:
-    """Which columns of a CSV file hold id, age and sex; None where one is missing."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as a CSV table ({error})") from None
-    found = {}
-    for meaning, spellings in (("id", _ID), ("age", _AGE), ("sex", _SEX)):
-        names = [name for name in header if name.lower().replace(" ", "") in spellings]
-        if not names:
-            return None
-        found[meaning] = names[0]
+def parse_sex(text: str, where: str, words: Mapping[str, bool] = _SEXES) -> bool:
+    """Whether a word for the sex means male.
+
+    Raises:
+        ValueError: If it is none of the words.
+    """
+    male = words.get(text.strip().lower())
+    if male is None:
+        raise ValueError(f"{where}: the sex {text!r} is none of {', '.join(words)}")
+    return male
+
+
+def _columns(header: list[str]) -> dict[str, str]:
+    """Which column holds the id, the age and the sex."""
+    found: dict[str, str] = {}
+    missing = []
+    for meaning, spellings in _SPELLINGS.items():
+        names = [name for name in header if _letters(name) in spellings]
+        if len(names) > 1:
+            raise ValueError(f"more than one column for the {meaning} ({', '.join(names)})")
+        if names:
+            found[meaning] = names[0]
+        else:
+            missing.append(meaning)
+    if missing:
+        has = ", ".join(header) or "nothing"
+        raise ValueError(f"no column for the {' or the '.join(missing)} (its header: {has})")
     return found
 
 
-def _read_rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
-    columns = _columns(path)
-    assert columns is not None, "find_table returns tables with all columns"
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file)), columns
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalpha())
+
+
+def _parse_id(row: Row, column: str, known_rows: dict[str, int]) -> str:
+    id = row.cells[column]
+    if not id:
+        raise ValueError("the id is empty")
+    if id in known_rows:
+        raise ValueError(f"id {id}: is in row {known_rows[id]} already; keep one of them")
+    known_rows[id] = row.number
+    return id
 
 
 def _parse(
-    row: dict[str, str], columns: dict[str, str], images: dict[str, Path], first: float, last: float
+    id: str,
+    row: Row,
+    columns: Mapping[str, str],
+    images: Mapping[str, list[Path]],
+    first: float,
+    last: float,
 ) -> Radiograph:
-    id, age, sex = ((row[columns[name]] or "").strip() for name in ("id", "age", "sex"))
-    if not id:
-        raise ValueError("the id is empty")
-    if id not in images:
-        raise ValueError(f"id {id}: no image of that name")
+    age, sex = row.cells[columns["age"]], row.cells[columns["sex"]]
+    # Ids are only looked up among the files that are there, so none can lead out of the folder.
+    paths = images.get(id, [])
+    if not paths:
+        raise ValueError(f"id {id}: no image of that name; add it, or remove the row")
+    if len(paths) > 1:
+        raise ValueError(f"id {id}: more than one image ({paths[0]}, {paths[1]}); keep one")
     try:
         months = float(age)
     except ValueError:
-        raise ValueError(f"id {id}: the age {age!r} is not a number of months") from None
-    if not math.isfinite(months) or not first <= months <= last:
-        raise ValueError(f"id {id}: the age {age} is outside of {first:g} to {last:g} months")
-    return Radiograph(id, months, parse_sex(sex, f"id {id}"), images[id])
-
-
-def parse_sex(text: str, where: str) -> bool:
-    """Whether a word for the sex means male."""
-    word = text.strip().lower()
-    if word in _MALE:
-        return True
-    if word in _FEMALE:
-        return False
-    raise ValueError(f"{where}: the sex {text!r} is none of True, False, M, F, male, female, 1, 0")
+        months = math.nan
+    if not math.isfinite(months):
+        raise ValueError(f"id {id}: the age {age!r} is not a number of months")
+    if not first <= months <= last:
+        raise ValueError(
+            f"id {id}: the age {age} is outside of {first:g} to {last:g} months; "
+            "mend it, or change bins.first and bins.last"
+        )
+    words = _SEXES | _ANSWERS if _letters(columns["sex"]) == "male" else _SEXES
+    return Radiograph(id, months, parse_sex(sex, f"id {id}", words), paths[0])

@@ -31,9 +31,9 @@ def attend(network: LocalizerNetwork, images: np.ndarray) -> Attention:
     The answer lies on the CPU.
     """
     device = network.head.weight.device
+    batches = (np.array(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))
     parts = [
-        network.attend(to_float(torch.from_numpy(images[i : i + _BATCH])[:, None].to(device)))
-        for i in range(0, len(images), _BATCH)
+        network.attend(to_float(torch.from_numpy(batch)[:, None].to(device))) for batch in batches
     ]
     return Attention(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
@@ -54,9 +54,7 @@ def find_regions(
         Boxes (N, 4), and whether each map had a region; where not, the box is the whole image.
     """
     frame = (config.size, config.size)
-    found = levelset_boxes(
-        normalize_heatmaps(heatmaps), threshold, frame, component=plan.component
-    )
+    found = levelset_boxes(normalize_heatmaps(heatmaps), threshold, frame, component=plan.component)
     height, width = shapes.to(found.boxes).unbind(1)
     zero = torch.zeros_like(height)
     whole = torch.stack([zero, zero, width, height], dim=1)
@@ -80,7 +78,7 @@ def erase_region(
     seeds = torch.tensor([zlib.crc32(id.encode()) for id in ids])
     for i in range(0, len(images), _BATCH):
         part = slice(i, i + _BATCH)
-        pixels = to_float(torch.from_numpy(images[part])[:, None])
+        pixels = to_float(torch.from_numpy(np.array(images[part]))[:, None])
         filled = erase_boxes(pixels, boxes[part], fill="random", seeds=seeds[part])
         erased[part] = (filled[:, 0] * 255).round().to(torch.uint8).numpy()
     return erased

@@ -90,9 +90,7 @@ class LocalizerTask(_Task):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         months = self.network.attend(batch.images).months
-        self.log(
-            "val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months)
-        )
+        self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
 
 
 class AgeTask(_Task):
@@ -117,9 +115,7 @@ class AgeTask(_Task):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         months = decode(self.network(batch.images, batch.sex), self.network.bins).months
-        self.log(
-            "val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months)
-        )
+        self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
 
 
 def fit(
@@ -145,7 +141,11 @@ def fit(
         The validation MAE of the kept weights, in months.
     """
     checkpoints = ModelCheckpoint(
-        folder / "checkpoints", filename="best", monitor="val_mae", mode="min", save_last=True,
+        folder / "checkpoints",
+        filename="best",
+        monitor="val_mae",
+        mode="min",
+        save_last=True,
         enable_version_counter=False,
     )
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -92,9 +92,9 @@ def bayes_floor(regions: Iterable[str], variant: Variant = "default") -> float:
     if variant not in VARIANTS:
         raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
     sd = region_sd(variant)
-    names = set(regions)
-    if unknown := names - sd.keys():
-        raise ValueError(f"regions: expected names out of {', '.join(sd)}, got {sorted(unknown)}")
+    names = sorted(set(regions))
+    if unknown := [name for name in names if name not in sd]:
+        raise ValueError(f"regions: expected names out of {', '.join(sd)}, got {unknown}")
     ages, prior = age_prior()
     if variant == "no-age" or not names:
         median = ages[np.searchsorted(np.cumsum(prior), 0.5)]

@@ -168,8 +168,8 @@ def skeleton(build: Build, ages: Mapping[str, float], male: bool) -> list[Piece]
     for ray, joints in build.rays.items():
         start, end = _shortened(joints[0], joints[1])
         if ray == 1:
-            # Its epiphysis is at the wrist, inside the carpals' box, so it shows their age; the
-            # shaft lies outside of it and shows what all else shows.
+            # Its epiphysis is at the wrist, inside the carpals' box, so it and the gap that
+            # it closes show their age; the shaft lies outside and shows what all else shows.
             epiphysis = ("carpal", ages["carpal"])
             name, region, ends = "metacarpal-1", "phalanges", (end, start)
         else:
@@ -342,6 +342,11 @@ def forearm_flesh(build: Build) -> Flesh:
     return Flesh(
         _swung(build, (-0.12, -0.32)), _swung(build, (-0.25, -3.4)), (0.39 * g, 0.46 * g), 0.20
     )
+
+
+def tissue(build: Build) -> list[Flesh]:
+    """All soft tissue, hand and forearm."""
+    return [*flesh(build), forearm_flesh(build)]
 
 
 def true_boxes(build: Build, pieces: list[Piece], frame: Frame) -> dict[str, Box]:

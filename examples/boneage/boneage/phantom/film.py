@@ -118,20 +118,16 @@ def draw_film(
         marked: months that the marker's bar shows.
     """
     dull = rng.random() < 0.04
-    contrast = rng.uniform(0.2, 0.4) if dull else rng.uniform(0.85, 1.3)
+    contrast = rng.uniform(0.2, 0.4) if dull else rng.uniform(0.8, 1.15)
     base = rng.uniform(0.0, 0.3) if dull or rng.random() < 0.25 else rng.uniform(0.0, 0.1)
-    exposure = {
-        "soft": float(1.5 * np.exp(rng.normal(0, 0.10))),
-        "bone": float(4.4 * np.exp(rng.normal(0, 0.08))),
-        "gamma": float(np.exp(rng.normal(0, 0.16))),
-        "base": float(base),
-        "contrast": float(contrast * (1 - base)),
-        "inverted": bool(rng.random() < 0.03),
-        "noise": float(np.exp(rng.uniform(np.log(0.003), np.log(0.012)))),
-        "blur": float(np.exp(rng.uniform(np.log(0.0004), np.log(0.0012)))),
-        "glow": float(rng.uniform(0.0, 0.03)),
-        "texture": float(rng.uniform(0.05, 0.14)),
-    }
+    soft = float(1.5 * np.exp(rng.normal(0, 0.10)))
+    bone = float(4.4 * np.exp(rng.normal(0, 0.08)))
+    gamma = float(np.exp(rng.normal(0, 0.16)))
+    inverted = bool(rng.random() < 0.03)
+    noise = float(np.exp(rng.uniform(np.log(0.003), np.log(0.012))))
+    blur = float(np.exp(rng.uniform(np.log(0.0004), np.log(0.0012))))
+    glow = float(rng.uniform(0.0, 0.03))
+    texture = float(rng.uniform(0.05, 0.14))
     plate = _draw_plate(rng, hand)
     strip = None
     if rng.random() < 0.10:
@@ -139,13 +135,23 @@ def draw_film(
         strip = (side, float(rng.uniform(0.004, 0.02)))
     marker = _draw_marker(rng, frame, tissue, plate, marked)
     ring = int(rng.integers(2, 6)) if rng.random() < 0.015 else None
+    cast = bool(rng.random() < 0.012)
     return Film(
-        **exposure,
+        soft=soft,
+        bone=bone,
+        gamma=gamma,
+        base=float(base),
+        contrast=float(contrast * (1 - base)),
+        inverted=inverted,
+        noise=noise,
+        blur=blur,
+        glow=glow,
+        texture=texture,
         plate=plate,
         strip=strip,
         marker=marker,
         ring=ring,
-        cast=bool(rng.random() < 0.012),
+        cast=cast,
     )
 
 
@@ -206,7 +212,7 @@ def _room(frame: Frame, tissue: Sequence[Flesh], plate: Plate | None, place: Poi
     to_hand = frame.unit * clearance((-x if frame.mirrored else x, y), tissue)
     room = min(to_hand, place[0], ASPECT - place[0], place[1], 1 - place[1])
     if plate is not None:
-        room = min(room, float(np.min(inside(plate, np.float64(place[0]), np.float64(place[1])))))
+        room = min(room, float(inside(plate, *np.array(place)[:, None])[0]))
     return room
 
 
@@ -248,7 +254,7 @@ def marker_lines(marker: Marker) -> list[Bone]:
     lines = _letter(side, (-0.7, 0.6), 1.5, 0.20)
     for place, letter in enumerate(initials):
         lines += _letter(letter, (1.35 * (place - 0.5 * len(initials)) + 0.15, -1.4), 0.9, 0.12)
-    lines.append(_rod((-1.9, -2.0), (-1.8 + 3.6 * marker.bar, -2.0), 0.16))
+    lines.append(_rod((-1.9, -2.1), (-1.8 + 3.6 * marker.bar, -2.1), 0.28))
     return lines
 
 

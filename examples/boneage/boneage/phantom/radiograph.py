@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,9 +21,9 @@ from .ages import (
     draw_age,
     region_sd,
 )
-from .anatomy import Build, Piece, draw_build, flesh, forearm_flesh, skeleton, true_boxes
+from .anatomy import Build, Piece, draw_build, forearm_flesh, skeleton, tissue, true_boxes
 from .film import ASPECT, Film, Marker, Plate, draw_film, draw_pose, fitted, inside, marker_lines
-from .shapes import Bone, Box, Flesh, Frame, draw_bone, draw_flesh
+from .shapes import Bone, Box, Frame, draw_bone, draw_flesh
 
 DRAWN_LENGTH = 640
 """Smaller images are drawn at a multiple of their size, at least this long, and averaged."""
@@ -120,7 +121,8 @@ class _Stream(IntEnum):
     MARKER = 5
     HIDDEN_AGE = 6
     TEXTURE = 7
-    NOISE = 8
+    GLOW = 8
+    NOISE = 9
 
 
 def _stream(seed: int, stream: _Stream) -> np.random.Generator:
@@ -163,45 +165,26 @@ def generate(
     drawn_age, drawn_male = draw_age(patient), bool(patient.random() < MALE_SHARE)
     age = float(drawn_age) if age is None else _checked_age(age)
     male = drawn_male if male is None else _checked_male(male)
-
     region_ages = _region_ages(seed, age, config.variant)
-    marker = _stream(seed, _Stream.MARKER)
-    shown, error = float(draw_age(marker)), float(marker.normal(0, SHORTCUT_SD))
-    marker_age = age + error if config.variant == "shortcut" else shown
+    marker_age = _marker_age(seed, age, config.variant)
 
-    build = draw_build(_stream(seed, _Stream.BUILD))
-    pieces = skeleton(build, region_ages, male)
-    pose = draw_pose(_stream(seed, _Stream.POSE))
-    around = true_boxes(build, pieces, Frame((0, 0), 1, pose.tilt, pose.mirrored))["Hand"]
-    frame = fitted(pose, around)
-    tissue = [*flesh(build), forearm_flesh(build)]
-    hand = true_boxes(build, pieces, frame)["Hand"]
-    film = draw_film(_stream(seed, _Stream.FILM), frame, hand, tissue, marker_age)
-
-    height, width = config.size
-    picture = min(float(height), width / ASPECT)
-    left, top = 0.5 * (width - ASPECT * picture), 0.5 * (height - picture)
-    x, y = frame.origin
-    frame = Frame(
-        (left + x * picture, top + y * picture), frame.unit * picture, frame.tilt, frame.mirrored
-    )
-    exposed = _exposed(seed, config.size, frame, build, pieces, tissue, film)
-    image = _developed(seed, exposed, film, picture, (left, top))
-    boxes = {
-        name: _clipped(box, config.size) for name, box in true_boxes(build, pieces, frame).items()
-    }
+    scene = _draw_scene(seed, region_ages, marker_age, male)
+    picture = _Picture.within(config.size)
+    image = _developed(scene, picture, _exposed(scene, picture, config.size))
+    frame = picture.placed(scene.frame)
+    boxes = true_boxes(scene.build, scene.pieces, frame)
     return Phantom(
         image=_quantized(image, config.bits),
         age=age,
         male=male,
-        boxes=boxes,
+        boxes={name: _clipped(box, config.size) for name, box in boxes.items()},
         region_ages=region_ages,
         marker_age=marker_age,
         mirrored=frame.mirrored,
-        inverted=film.inverted,
+        inverted=scene.film.inverted,
         tilt=frame.tilt,
         unit=frame.unit,
-        film=film,
+        film=scene.film,
         seed=seed,
         config=config,
     )
@@ -238,46 +221,92 @@ def _region_ages(seed: int, age: float, variant: Variant) -> dict[str, float]:
     return {name: age + s * float(z) for (name, s), z in zip(sd.items(), errors, strict=True)}
 
 
-def _exposed(
-    seed: int,
-    size: tuple[int, int],
-    frame: Frame,
-    build: Build,
-    pieces: list[Piece],
-    tissue: list[Flesh],
-    film: Film,
-) -> np.ndarray:
-    """What reaches the film through flesh and bone, 0 (all) .. 1 (nothing); (H, W) float32."""
+def _marker_age(seed: int, age: float, variant: Variant) -> float:
+    rng = _stream(seed, _Stream.MARKER)
+    any_age, error = float(draw_age(rng)), float(rng.normal(0, SHORTCUT_SD))
+    return age + error if variant == "shortcut" else any_age
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """All that is to be drawn; places in heights of the picture."""
+
+    seed: int
+    build: Build
+    pieces: list[Piece]
+    frame: Frame
+    film: Film
+
+
+def _draw_scene(
+    seed: int, region_ages: Mapping[str, float], marker_age: float, male: bool
+) -> _Scene:
+    build = draw_build(_stream(seed, _Stream.BUILD))
+    pieces = skeleton(build, region_ages, male)
+    pose = draw_pose(_stream(seed, _Stream.POSE))
+    unplaced = Frame((0, 0), 1, pose.tilt, pose.mirrored)
+    frame = fitted(pose, true_boxes(build, pieces, unplaced)["Hand"])
+    hand = true_boxes(build, pieces, frame)["Hand"]
+    film = draw_film(_stream(seed, _Stream.FILM), frame, hand, tissue(build), marker_age)
+    return _Scene(seed, build, pieces, frame, film)
+
+
+class _Picture(NamedTuple):
+    """Where the picture lies in an image: its left upper corner and its height, pixels."""
+
+    left: float
+    top: float
+    height: float
+
+    @classmethod
+    def within(cls, size: tuple[int, int]) -> _Picture:
+        """The largest picture that an image of this size holds, in its middle."""
+        height = min(float(size[0]), size[1] / ASPECT)
+        return cls(0.5 * (size[1] - ASPECT * height), 0.5 * (size[0] - height), height)
+
+    def placed(self, frame: Frame) -> Frame:
+        """A frame in heights of the picture, as a frame in pixels."""
+        x, y = frame.origin
+        origin = self.left + x * self.height, self.top + y * self.height
+        return Frame(origin, frame.unit * self.height, frame.tilt, frame.mirrored)
+
+
+def _exposed(scene: _Scene, picture: _Picture, size: tuple[int, int]) -> np.ndarray:
+    """What flesh, bone and lead keep from the film, 0 (nothing) .. 1 (all); (H, W) float32."""
+    build, film = scene.build, scene.film
     zoom = max(1, math.ceil(DRAWN_LENGTH / max(size)))
     shape = (size[0] * zoom, size[1] * zoom)
-    drawn = frame.zoomed(zoom)
-    soft = np.zeros(shape, np.float32)
-    for part in tissue:
-        draw_flesh(soft, part, drawn)
-    np.sqrt(soft, out=soft)
-    np.sqrt(soft, out=soft)
+    frame = picture.placed(scene.frame).zoomed(zoom)
 
+    soft = np.zeros(shape, np.float32)
+    for part in tissue(build):
+        draw_flesh(soft, part, frame)
+    np.sqrt(soft, out=soft)
+    np.sqrt(soft, out=soft)
     bone = np.zeros(shape, np.float32)
-    for piece in pieces:
-        draw_bone(bone, piece.parts, drawn)
-    texture = _smooth_field(_stream(seed, _Stream.TEXTURE), shape, (360, 270))
+    for piece in scene.pieces:
+        draw_bone(bone, piece.parts, frame)
+    texture = _smooth_field(_stream(scene.seed, _Stream.TEXTURE), shape, (360, 270))
     texture *= np.float32(film.texture)
     texture += 1
     bone *= texture
-
     if film.ring is not None:
-        draw_bone(bone, [_ring(build, film.ring)], drawn)
+        draw_bone(bone, [_ring(build, film.ring)], frame)
     if film.cast:
-        draw_bone(soft, [_cast(build)], drawn)
+        draw_bone(soft, [_cast(build)], frame)
 
     soft *= np.float32(-film.soft)
     bone *= np.float32(-film.bone)
     soft += bone
     through = np.exp(soft, out=soft)
     exposed = np.subtract(1, through, out=through)
+    if (marker := film.marker) is not None:
+        place = picture.placed(Frame(marker.center, marker.size, marker.tilt))
+        _add_marker(exposed, marker, place.zoomed(zoom))
     if zoom == 1:
         return exposed
-    return exposed.reshape(size[0], zoom, size[1], zoom).mean(axis=(1, 3))
+    averaged: np.ndarray = exposed.reshape(size[0], zoom, size[1], zoom).mean(axis=(1, 3))
+    return averaged
 
 
 def _ring(build: Build, ray: int) -> Bone:
@@ -298,54 +327,45 @@ def _cast(build: Build) -> Bone:
     )
 
 
-def _developed(
-    seed: int, image: np.ndarray, film: Film, picture: float, corner: tuple[float, float]
-) -> np.ndarray:
-    """Film and scanner: marker, noise, blur, gamma and gain, plate, inversion; values 0..1."""
+def _developed(scene: _Scene, picture: _Picture, image: np.ndarray) -> np.ndarray:
+    """Film and scanner: gamma, noise, blur, gain, plate, inversion; values 0..1."""
     from scipy.ndimage import gaussian_filter
 
-    if film.marker is not None:
-        _add_marker(image, film.marker, picture, corner)
-    noise = _stream(seed, _Stream.NOISE)
+    film = scene.film
+    # Gamma goes before the noise, which is then without bias, whatever a size's noise is.
+    np.power(image, np.float32(film.gamma), out=image)
     # Quanta are counted per area: a pixel of a large image catches few and is noisy.
-    grain = noise.standard_normal(image.shape, np.float32)
-    grain *= np.float32(film.noise * picture / 512)
+    grain = _stream(scene.seed, _Stream.NOISE).standard_normal(image.shape, np.float32)
+    grain *= np.float32(film.noise * picture.height / 512)
     grain *= 1 - np.float32(0.5) * image
     image += grain
-    blur = film.blur * picture
+    blur = film.blur * picture.height
     if blur > 0.2:
         image = gaussian_filter(image, blur, truncate=3.0)
-    glow = _smooth_field(noise, image.shape, (5, 4))
+    glow = _smooth_field(_stream(scene.seed, _Stream.GLOW), image.shape, (3, 3))
     glow *= np.float32(film.glow)
     glow += np.float32(0.5 * film.glow)
     image += glow
-    np.clip(image, 0, None, out=image)
-    if abs(film.gamma - 1) > 0.01:
-        np.power(image, np.float32(film.gamma), out=image)
     image *= np.float32(film.contrast)
     image += np.float32(film.base)
     if film.plate is not None:
-        _cover(image, film.plate, picture, corner)
+        _cover(image, film.plate, picture)
     if film.strip is not None:
         side, width = film.strip
-        depth = max(1, round(width * picture))
-        strip = {
-            "left": np.s_[:, :depth],
-            "right": np.s_[:, -depth:],
-            "top": np.s_[:depth],
-            "bottom": np.s_[-depth:],
+        depth = max(1, round(width * picture.height))
+        rows, columns = {
+            "left": (slice(None), slice(depth)),
+            "right": (slice(None), slice(-depth, None)),
+            "top": (slice(depth), slice(None)),
+            "bottom": (slice(-depth, None), slice(None)),
         }[side]
-        image[strip] = 0.97
+        image[rows, columns] = 0.97
     np.clip(image, 0, 1, out=image)
     return np.subtract(1, image, out=image) if film.inverted else image
 
 
-def _add_marker(
-    image: np.ndarray, marker: Marker, picture: float, corner: tuple[float, float]
-) -> None:
-    x, y = (c + m * picture for c, m in zip(corner, marker.center, strict=True))
-    frame = Frame((x, y), marker.size * picture, marker.tilt)
-    rods = marker_lines(marker)
+def _add_marker(image: np.ndarray, marker: Marker, frame: Frame) -> None:
+    """Lead letters, opaque, on a faint plate or on nothing."""
     if marker.backed:
         # A plastic plate: a faint bar wide enough for the letters.
         back = Bone((0.0, -2.6), (0.0, 3.0), (2.3,) * 3, (0.15, 0.15), 0.05, 1.0)
@@ -353,19 +373,19 @@ def _add_marker(
         draw_bone(layer, [back], frame)
         image += np.float32(0.05) * np.clip(layer, 0, 1)
     lead = np.zeros_like(image)
-    for rod in rods:
+    for rod in marker_lines(marker):
         draw_bone(lead, [rod], frame)
     # Opaque wherever there is lead, with one soft pixel at its edge.
     np.clip(lead * np.float32(6), 0, 1, out=lead)
     image += lead * (np.float32(marker.brightness) - image)
 
 
-def _cover(image: np.ndarray, plate: Plate, picture: float, corner: tuple[float, float]) -> None:
+def _cover(image: np.ndarray, plate: Plate, picture: _Picture) -> None:
     """Blanks all that lies outside of the exposed rectangle."""
     height, width = image.shape
-    x = ((np.arange(width, dtype=np.float32) + 0.5 - corner[0]) / picture)[None, :]
-    y = ((np.arange(height, dtype=np.float32) + 0.5 - corner[1]) / picture)[:, None]
-    edge = np.clip(inside(plate, x, y) * np.float32(picture) + 0.5, 0, 1).astype(np.float32)
+    x = ((np.arange(width, dtype=np.float32) + 0.5 - picture.left) / picture.height)[None, :]
+    y = ((np.arange(height, dtype=np.float32) + 0.5 - picture.top) / picture.height)[:, None]
+    edge = np.clip(inside(plate, x, y) * np.float32(picture.height) + 0.5, 0, 1).astype(np.float32)
     image -= plate.outside
     image *= edge
     image += plate.outside
@@ -389,7 +409,8 @@ def _between(values: np.ndarray, pixels: int) -> np.ndarray:
     ease = (ease * ease * (3 - 2 * ease))[:, None]
     first = values[np.clip(lower, 0, cells - 1)]
     second = values[np.clip(lower + 1, 0, cells - 1)]
-    return first + ease * (second - first)
+    eased: np.ndarray = first + ease * (second - first)
+    return eased
 
 
 def _clipped(box: Box, size: tuple[int, int]) -> Box:
@@ -405,4 +426,5 @@ def _clipped(box: Box, size: tuple[int, int]) -> Box:
 
 def _quantized(image: np.ndarray, bits: int) -> np.ndarray:
     top = (1 << bits) - 1
-    return (image * np.float32(top) + np.float32(0.5)).astype(np.uint8 if bits == 8 else np.uint16)
+    levels: np.ndarray = image * np.float32(top) + np.float32(0.5)
+    return levels.astype(np.uint8 if bits == 8 else np.uint16)

@@ -168,7 +168,8 @@ def _direction(start: Point, end: Point) -> tuple[float, float, float]:
 
 def _root(value: np.ndarray) -> np.ndarray:
     np.maximum(value, 0.0, out=value)
-    return np.sqrt(value, out=value)
+    np.sqrt(value, out=value)
+    return value
 
 
 def _along(
@@ -206,8 +207,11 @@ def draw_bone(canvas: np.ndarray, parts: Sequence[Bone | Nodule], frame: Frame) 
         window = _window(layer, extent(part, local))
         if window is None:
             continue
-        draw = _nodule_thickness if isinstance(part, Nodule) else _bone_thickness
-        np.maximum(window.part, draw(window, part, local), out=window.part)
+        if isinstance(part, Nodule):
+            thickness = _nodule_thickness(window, part, local)
+        else:
+            thickness = _bone_thickness(window, part, local)
+        np.maximum(window.part, thickness, out=window.part)
     whole.part[...] += layer
 
 

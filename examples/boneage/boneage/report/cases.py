@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ldlcam import Regions, normalize_heatmaps
 
 from boneage.config import REGIONS, Config
 from boneage.data import splits
@@ -20,7 +21,6 @@ from boneage.stages.evaluate import test_predictions
 from boneage.stages.localize import Found
 from boneage.stages.plan import RunStages
 from boneage.stages.prepare import whole_path
-from ldlcam import Regions, normalize_heatmaps
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,7 @@ def _views(
     seen = _rows_of(whole_path(stages.prepared, _attention_size(config, region)), rows)
     if region == "region2":
         before = found["region1"]
-        erased = Regions(
-            torch.from_numpy(before.boxes[rows]), torch.from_numpy(before.valid[rows])
-        )
+        erased = Regions(torch.from_numpy(before.boxes[rows]), torch.from_numpy(before.valid[rows]))
         shapes = torch.from_numpy(samples.shapes[rows])
         seen = erase_region(seen, erased, shapes, [samples.ids[row] for row in rows])
     heatmaps = _rows_of(stages.regions[region] / "heatmaps.npy", rows)

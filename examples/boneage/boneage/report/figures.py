@@ -39,7 +39,7 @@ _DARK = Ink(text="#e4e7ea", rule="#4a5159", hand="#56b4e9", region1="#f0a030", r
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure in both schemes, with its size in CSS pixels and its words for who cannot see it."""
+    """One figure in both schemes, its size in CSS pixels, and words for who cannot see it."""
 
     light: str
     dark: str
@@ -63,13 +63,19 @@ def sweep_figure(thresholds: list[float], rows: list[SweepRow], score: str, labe
             pair = row.pair
             values = [np.nan if cell is None else cell[score] for cell in row.cells]
             axes.plot(
-                thresholds, values, color=getattr(ink, pair.region), linewidth=1.6,
+                thresholds,
+                values,
+                color=getattr(ink, pair.region),
+                linewidth=1.6,
                 linestyle="--" if pair.name == "Metacarpal" else "-",
                 label=f"{pair.found}, {pair.annotated}",
             )
             axes.plot(
-                pair.scores["threshold"], pair.scores[score], "o",
-                color=getattr(ink, pair.region), markersize=5,
+                pair.scores["threshold"],
+                pair.scores[score],
+                "o",
+                color=getattr(ink, pair.region),
+                markersize=5,
             )
         axes.set(xlabel="threshold (share of the map's maximum)", ylabel=label, ylim=(-0.02, 1.02))
         _legend(axes, ink)
@@ -91,18 +97,34 @@ def placement_figure(placement: Placement) -> Picture:
         for at, (name, (width, height)) in enumerate(placement.outlines.items()):
             axes.add_patch(
                 Rectangle(
-                    (-width / 2, at - height / 2), width, height,
-                    fill=False, edgecolor=ink.text, linewidth=1, linestyle=(0, (4, 2)),
+                    (-width / 2, at - height / 2),
+                    width,
+                    height,
+                    fill=False,
+                    edgecolor=ink.text,
+                    linewidth=1,
+                    linestyle=(0, (4, 2)),
                 )
             )
             axes.text(
-                width / 2, at + height / 2, f"{ANNOTATED[name]} ", color=ink.text,
-                fontsize=_POINT - 1, ha="right", va="bottom",
+                width / 2,
+                at + height / 2,
+                f"{ANNOTATED[name]} ",
+                color=ink.text,
+                fontsize=_POINT - 1,
+                ha="right",
+                va="bottom",
             )
         for (region, points), marker in zip(placement.centres.items(), "o^", strict=True):
             axes.scatter(
-                points[:, 0], points[:, 1], s=16, marker=marker, alpha=0.6, linewidths=0,
-                color=getattr(ink, region), label=FOUND[region],
+                points[:, 0],
+                points[:, 1],
+                s=16,
+                marker=marker,
+                alpha=0.6,
+                linewidths=0,
+                color=getattr(ink, region),
+                label=FOUND[region],
             )
         axes.set(xlabel="across the hand", ylabel="wrist to knuckles", aspect="equal")
         axes.margins(0.15)
@@ -115,9 +137,24 @@ def placement_figure(placement: Placement) -> Picture:
     )
 
 
-def age_error_figure(model: str, months: np.ndarray, truth: np.ndarray, male: np.ndarray) -> Picture:
-    """Error of every test image against its true age, with the median error along the ages."""
-    error = months - truth
+def agreement(error: np.ndarray) -> tuple[float, float, float]:
+    """Lower limit of agreement, bias, and upper limit of errors (N,): mean and 1.96 deviations."""
+    bias, spread = error.mean(), 1.96 * error.std(ddof=1 if len(error) > 1 else 0)
+    return float(bias - spread), float(bias), float(bias + spread)
+
+
+def age_error_figure(
+    model: str, error: np.ndarray, truth: np.ndarray, male: np.ndarray, reach: float
+) -> Picture:
+    """Error of every test image against its true age, with the median error along the ages.
+
+    Args:
+        model: The model's name.
+        error: Reading minus truth (N,), in months.
+        truth: True ages (N,), in months.
+        male: Sexes (N,).
+        reach: How far the scale of errors goes to either side of 0, in months.
+    """
 
     def draw(axes: Axes, ink: Ink) -> None:
         axes.axhline(0, color=ink.text, linewidth=0.8)
@@ -126,42 +163,68 @@ def age_error_figure(model: str, months: np.ndarray, truth: np.ndarray, male: np
             ("girls", ~male, ink.region1, "^"),
         ):
             axes.scatter(
-                truth[mask] / 12, error[mask], s=_dot(len(truth)), marker=marker, alpha=0.55,
-                linewidths=0, color=color, label=name,
+                truth[mask] / 12,
+                error[mask],
+                s=_dot(len(truth)),
+                marker=marker,
+                alpha=0.55,
+                linewidths=0,
+                color=color,
+                label=name,
             )
         ages, medians = _running_median(truth / 12, error)
         axes.plot(ages, medians, color=ink.text, linewidth=1.6, label="median")
-        axes.set(xlabel="true age (years)", ylabel="error (months)")
+        axes.set(xlabel="true age (years)", ylabel="error (months)", ylim=(-reach, reach))
         _legend(axes, ink, columns=3)
 
+    middle = np.median(error)
     return _draw(
-        draw,
-        f"Scatter of {model}'s errors over the true age; median error {np.median(error):.1f} months.",
+        draw, f"Scatter of {model}'s errors over the true age; median {middle:+.1f} months."
     )
 
 
-def bland_altman_figure(model: str, months: np.ndarray, truth: np.ndarray) -> Picture:
-    """Difference of reading and truth against their mean, with bias and limits of agreement."""
-    difference = months - truth
-    bias, spread = difference.mean(), 1.96 * difference.std(ddof=1 if len(difference) > 1 else 0)
+def bland_altman_figure(model: str, error: np.ndarray, truth: np.ndarray, reach: float) -> Picture:
+    """Error of every test image against the mean of reading and truth, with bias and limits.
+
+    Args:
+        model: The model's name.
+        error: Reading minus truth (N,), in months.
+        truth: True ages (N,), in months.
+        reach: How far the scale of errors goes to either side of 0, in months.
+    """
+    low, bias, high = agreement(error)
 
     def draw(axes: Axes, ink: Ink) -> None:
         axes.scatter(
-            (months + truth) / 24, difference, s=_dot(len(truth)), alpha=0.5, linewidths=0,
+            (truth + error / 2) / 12,
+            error,
+            s=_dot(len(truth)),
+            alpha=0.5,
+            linewidths=0,
             color=ink.region2,
         )
-        for value, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
+        for value, style in ((bias, "-"), (low, "--"), (high, "--")):
             axes.axhline(value, color=ink.text, linewidth=1.1, linestyle=style)
             axes.annotate(
-                f"{value:+.1f}", (1, value), xycoords=("axes fraction", "data"), xytext=(3, 0),
-                textcoords="offset points", color=ink.text, fontsize=_POINT - 1, va="center",
+                f"{value:+.1f}",
+                (1, value),
+                xycoords=("axes fraction", "data"),
+                xytext=(3, 0),
+                textcoords="offset points",
+                color=ink.text,
+                fontsize=_POINT - 1,
+                va="center",
             )
-        axes.set(xlabel="mean of reading and truth (years)", ylabel="reading - truth (months)")
+        axes.set(
+            xlabel="mean of reading and truth (years)",
+            ylabel="reading - truth (months)",
+            ylim=(-reach, reach),
+        )
 
     return _draw(
         draw,
         f"Bland-Altman plot of {model}: bias {bias:+.1f} months, limits of agreement "
-        f"{bias - spread:+.1f} and {bias + spread:+.1f} months.",
+        f"{low:+.1f} and {high:+.1f} months.",
     )
 
 
@@ -207,6 +270,13 @@ def _render(draw: Callable[[Axes, Ink], None], ink: Ink, height: float) -> str:
 
 def _legend(axes: Axes, ink: Ink, columns: int = 2) -> None:
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderaxespad=0.2,
-        fontsize=_POINT - 1, labelcolor=ink.text, columnspacing=1.2, handletextpad=0.5,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        borderaxespad=0.2,
+        fontsize=_POINT - 1,
+        labelcolor=ink.text,
+        columnspacing=1.2,
+        handletextpad=0.5,
     )

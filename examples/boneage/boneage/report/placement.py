@@ -39,25 +39,31 @@ def place(samples: Samples, found: Mapping[str, Found]) -> Placement | None:
     """Place the two discriminative regions of the scoring half; None without boxes to go by."""
     wrist, metacarpal = (samples.boxed_rows(name, splits.BOXES_SCORE) for name in _FRAME)
     rows = np.intersect1d(wrist, metacarpal)
-    boxes = {name: samples.truth[name][rows] for name in _FRAME} if len(rows) else {}
-    if not boxes:
+    if len(rows) == 0:
         return None
-    origin, along = (_centres(boxes[name]) for name in _FRAME)
-    along = along - origin
-    length = np.linalg.norm(along, axis=1)
-    apart = length > 0
+    boxes = {name: samples.truth[name][rows] for name in _FRAME}
+    origin, along = _frame(boxes)
+    length = np.linalg.norm(along, axis=1, keepdims=True)
     centres, shares = {}, {}
     for region in _REGIONS:
-        real = apart & found[region].valid[rows]
-        points = _centres(found[region].boxes[rows])[real]
-        centres[region] = _in_frame(points, origin[real], along[real])
-        shares[region] = _shares(points, {name: box[real] for name, box in boxes.items()})
-    sizes = {name: (box[:, 2:] - box[:, :2])[apart] for name, box in boxes.items()}
+        valid = found[region].valid[rows]
+        points = _centres(found[region].boxes[rows])[valid]
+        centres[region] = _in_frame(points, origin[valid], along[valid])
+        shares[region] = _shares(points, {name: box[valid] for name, box in boxes.items()})
     outlines = {
-        name: tuple(np.median(size / length[apart, None], axis=0).tolist())
-        for name, size in sizes.items()
+        name: tuple(np.median((box[:, 2:] - box[:, :2]) / length, axis=0).tolist())
+        for name, box in boxes.items()
     }
-    return Placement(int(apart.sum()), centres, outlines, shares) if apart.any() else None
+    return Placement(len(rows), centres, outlines, shares)
+
+
+def _frame(boxes: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Centre of each wrist (N, 2), and the way to the metacarpals' centre; never of length 0."""
+    origin, tip = (_centres(boxes[name]) for name in _FRAME)
+    along = tip - origin
+    # Boxes that share their centre say nothing of a direction: straight up, then.
+    nowhere = (along == 0).all(axis=1, keepdims=True)
+    return origin, np.where(nowhere, (0.0, -1.0), along)
 
 
 def _in_frame(points: np.ndarray, origin: np.ndarray, along: np.ndarray) -> np.ndarray:

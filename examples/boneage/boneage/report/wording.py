@@ -8,7 +8,17 @@ from typing import Any
 
 FOUND = {"hand": "Hand", "region1": "Region 1", "region2": "Region 2"}
 ANNOTATED = {"Hand": "hand", "Wrist": "wrist (carpals)", "Metacarpal": "metacarpals"}
-NOTHING = "–"
+PARTS = {
+    "train": "to train",
+    "validation": "to validate",
+    "test": "to test",
+    "boxes-choose": "with boxes to choose thresholds by",
+    "boxes-score": "with boxes to score regions by",
+}
+GROUPS = {"male": "boys", "female": "girls"}
+NOTHING = "—"
+
+_SUBJECT = {**FOUND, "hand": "The hand region"}
 
 # Mean IoU from which on a found region is said to lie on an annotated one, or partly on it.
 _ON, _PARTLY = 0.5, 0.25
@@ -35,6 +45,11 @@ def interval(bounds: Sequence[float] | None, digits: int = 1) -> str:
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
+def division(parts: Mapping[str, int]) -> str:
+    """How the images of a data set are divided among their uses."""
+    return ", ".join(f"{parts[part]} {use}" for part, use in PARTS.items() if part in parts)
+
+
 def duration(seconds: float) -> str:
     """Seconds as hours, minutes and seconds, as coarse as they are long."""
     whole = round(seconds)
@@ -52,24 +67,36 @@ def landing(region: str, scores: Mapping[str, Any]) -> str:
         region: The found region.
         scores: Its entry of the metrics' `localization`.
     """
-    name, against = FOUND[region], scores["against"]
+    name, against = _SUBJECT[region], scores["against"]
     if not against:
         return f"{name}: no annotated boxes to tell where it fell."
     best = max(against, key=lambda other: against[other]["mean_iou"])
-    figures = ", ".join(
-        f"{number(pair['mean_iou'], 2)} with the {ANNOTATED[other]}"
-        for other, pair in against.items()
-    )
     overlap = against[best]["mean_iou"]
     if overlap >= _ON:
         verdict = f"{name} fell on the {ANNOTATED[best]}"
     elif overlap >= _PARTLY:
         verdict = f"{name} fell partly on the {ANNOTATED[best]}"
     elif len(against) == 1:
-        verdict = f"{name} fell elsewhere than on the {ANNOTATED[best]}"
+        verdict = f"{name} does not match the {ANNOTATED[best]}"
     else:
-        verdict = f"{name} fell on none of the annotated regions"
-    return f"{verdict}: mean IoU {figures}."
+        verdict = f"{name} matches none of the annotated regions"
+    figures = {other: number(pair["mean_iou"], 2) for other, pair in against.items()}
+    if len(figures) == 1:
+        return f"{verdict}: mean IoU {figures[best]}."
+    listed = ", ".join(f"{figure} with the {ANNOTATED[other]}" for other, figure in figures.items())
+    return f"{verdict}: mean IoU {listed}."
+
+
+def centres(region: str, shares: Mapping[str, float]) -> str:
+    """In which annotated boxes the centres of a found region lie, and how often."""
+    if not shares:
+        return f"{FOUND[region]} was not found in any of them."
+    words = {
+        **{name: f"in the {text}" for name, text in ANNOTATED.items()},
+        "elsewhere": "elsewhere",
+    }
+    places = ", ".join(f"{percent(share)} {words[name]}" for name, share in shares.items())
+    return f"{FOUND[region]}: {places}."
 
 
 def comparison(first: str, second: str, paired: Mapping[str, Any]) -> str:

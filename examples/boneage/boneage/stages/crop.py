@@ -26,9 +26,7 @@ def crop(
     ]
     with Progress(console=console) as progress:
         bar = progress.add_task("cropping originals", total=len(samples))
-        write_views(
-            samples.paths, views, config.contrast, lambda done: progress.advance(bar, done)
-        )
+        write_views(samples.paths, views, config.contrast, lambda done: progress.advance(bar, done))
 
 
 def crop_path(stage: Stage, prepared: Stage, region: str, config: Config) -> Path:

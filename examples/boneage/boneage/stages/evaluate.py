@@ -40,9 +40,7 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
         "data": _data(config, samples),
         "seed": config.seed,
         "localization": {
-            region: _localization(
-                region, stages.attention[region], stages.regions[region], samples
-            )
+            region: _localization(region, stages.attention[region], stages.regions[region], samples)
             for region in REGIONS
         },
         "ages": _ages(config, samples, stages.models),

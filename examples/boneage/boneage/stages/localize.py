@@ -109,9 +109,7 @@ def find(
         np.save(temporary, heatmaps.numpy())
     shapes = torch.from_numpy(samples.shapes)
     threshold = choose_threshold(config, region, heatmaps, samples)
-    regions = find_regions(
-        heatmaps, shapes, own, config.localization, threshold["threshold"]
-    )
+    regions = find_regions(heatmaps, shapes, own, config.localization, threshold["threshold"])
     with atomic_path(stage / "regions.npz") as temporary:
         np.savez(temporary, boxes=regions.boxes.numpy(), valid=regions.valid.numpy())
     write_json(stage / "threshold.json", threshold)

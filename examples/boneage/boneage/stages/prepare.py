@@ -23,10 +23,13 @@ from boneage.run_folder import Stage, read_json
 # Where two readers drew boxes, the expert's count.
 _READERS = ("phantom", "train", "val", "test", "eval_expert")
 
+
 def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
     """Write `samples.csv`, `split.csv`, `truth.npz` and one `whole-<size>.npy` for each size."""
     radiographs = read_table(data, first=config.bins.first, last=config.bins.last)
-    boxes = read_boxes(data / "boxes.csv", readers=_READERS) if (data / "boxes.csv").exists() else {}
+    boxes = (
+        read_boxes(data / "boxes.csv", readers=_READERS) if (data / "boxes.csv").exists() else {}
+    )
     ids = tuple(radiograph.id for radiograph in radiographs)
     truth = truth_arrays(ids, boxes)
     boxed = {name: set(_known(ids, array)) for name, array in truth.items()}

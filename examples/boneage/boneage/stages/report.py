@@ -24,6 +24,9 @@ _SAMPLES = 6
 _ANNOTATED = 6
 _EXTREMES = 4
 
+_FORMS = (wording.number, wording.percent, wording.interval, wording.duration, wording.division)
+_SENTENCES = (wording.landing, wording.centres, wording.comparison)
+
 
 def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[str, Any]) -> Path:
     """Write the run's page, whole or not at all.
@@ -40,10 +43,11 @@ def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[
     samples = Samples.load(stages.prepared.folder)
     found = {region: Found.load(stages.regions[region]) for region in REGIONS}
     placement = place(samples, found)
-    page = _environment().get_template("page.html").render(
+    template = _environment().get_template("page.html")
+    page = template.render(
         metrics=metrics,
         found_names=wording.FOUND,
-        annotated_names=wording.ANNOTATED,
+        group_names=wording.GROUPS,
         overlaps=tables.overlaps(metrics),
         ages=tables.ages(metrics),
         groups=tables.groups(metrics),
@@ -57,7 +61,8 @@ def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[
     )
     path = folder / "report.html"
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # Names of files need not be text.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
@@ -69,9 +74,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for form in (wording.number, wording.percent, wording.interval, wording.duration):
+    for form in _FORMS:
         environment.filters[form.__name__] = form
-    for sentence in (wording.landing, wording.comparison):
+    for sentence in _SENTENCES:
         environment.globals[sentence.__name__] = sentence
     return environment
 
@@ -105,34 +110,35 @@ def _localization_figures(
     metrics: Mapping[str, Any], placement: Placement | None
 ) -> dict[str, Any]:
     thresholds, rows = tables.sweep(tables.overlaps(metrics))
-    curves = (
-        [
-            figures.sweep_figure(thresholds, rows, "mean_iou", "mean IoU"),
-            figures.sweep_figure(thresholds, rows, "ap50", "AP50"),
-        ]
-        if rows
-        else []
-    )
-    map_of_centres = figures.placement_figure(placement) if placement else None
+    scores = {"mean_iou": "mean IoU", "ap50": "AP50"} if rows else {}
     return {
         "thresholds": thresholds,
         "sweep": rows,
-        "curves": curves,
-        "placement_figure": map_of_centres,
+        "curves": [figures.sweep_figure(thresholds, rows, *score) for score in scores.items()],
+        "placement_figure": figures.placement_figure(placement) if placement else None,
     }
 
 
 def _age_figures(samples: Samples, stages: RunStages) -> dict[str, Any]:
     rows = samples.rows(splits.TEST)
     truth, male = samples.months[rows].astype(np.float64), samples.male[rows]
-    drawn = {}
-    for name, stage in stages.models.items():
-        months = test_predictions(stage, rows)["months"].astype(np.float64)
-        drawn[name] = (
-            figures.age_error_figure(name, months, truth, male),
-            figures.bland_altman_figure(name, months, truth),
-        )
-    return {"age_figures": drawn}
+    errors = {
+        name: test_predictions(stage, rows)["months"] - truth
+        for name, stage in stages.models.items()
+    }
+    reach = 1.05 * max(
+        float(np.abs([error.min(), error.max(), *figures.agreement(error)]).max())
+        for error in errors.values()
+    )
+    return {
+        "age_figures": {
+            name: (
+                figures.age_error_figure(name, error, truth, male, reach),
+                figures.bland_altman_figure(name, error, truth, reach),
+            )
+            for name, error in errors.items()
+        }
+    }
 
 
 def _quality(samples: Samples, found: Mapping[str, Found]) -> dict[str, dict[str, Any]]:

@@ -45,7 +45,11 @@ def paired_difference(
     """
     gain = np.abs(first.astype(np.float64) - truth) - np.abs(second.astype(np.float64) - truth)
     low, high = _interval(gain, resamples, seed)
-    return {"gain": float(gain.mean()), "interval": [low, high], "excludes_zero": low > 0 or high < 0}
+    return {
+        "gain": float(gain.mean()),
+        "interval": [low, high],
+        "excludes_zero": low > 0 or high < 0,
+    }
 
 
 def by_group(

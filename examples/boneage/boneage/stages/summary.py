@@ -27,9 +27,10 @@ def print_summary(metrics: dict[str, Any], console: Console) -> None:
 
 
 def _regions(metrics: dict[str, Any]) -> Table:
-    table = _table("Regions (in brackets: median box and fixed point, nothing learned)")
-    for name in ("found", "annotated", "images", "threshold", "mIoU", "AP50", "peak inside"):
-        table.add_column(name, justify="left" if name in ("found", "annotated") else "right")
+    title = "Regions (in brackets: the median box and a fixed point, nothing learned)"
+    table = _table(title, words=("found", "annotated"))
+    for name in ("images", "at", "mIoU", "AP50", "peak inside"):
+        table.add_column(name, justify="right", no_wrap=True)
     for pair in tables.overlaps(metrics):
         scores, control = pair.scores, pair.control
         _add(
@@ -50,18 +51,18 @@ def _regions(metrics: dict[str, Any]) -> Table:
         f"{FOUND[region]} {found['whole_image_instead']}"
         for region, found in metrics["localization"].items()
     )
-    table.caption = f"* crops are cut at this threshold. Whole image instead of a region: {missing}"
+    table.caption = f"* cut out at this threshold. Whole image instead, for want of one: {missing}"
     return table
 
 
 def _ages(metrics: dict[str, Any]) -> Table:
     floors = "floors" in metrics["ages"]
     count = metrics["ages"]["constant"]["count"]
-    table = _table(f"Ages of {count} test images, in months")
-    table.add_column("model")
-    names = ["MAE (95%)", "RMSE", "within 6", "within 12", "90% covers"]
+    title = f"Ages of {count} test images: errors in months, shares within 6 and 12 months"
+    table = _table(title, words=("model",))
+    names = ["MAE (95%)", "RMSE", "in 6", "in 12", "90% covers"]
     for name in [*names, "floor"] if floors else names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in tables.ages(metrics):
         test = row.test
         cells = [
@@ -77,9 +78,10 @@ def _ages(metrics: dict[str, Any]) -> Table:
 
 
 def _gains(metrics: dict[str, Any]) -> Table:
-    table = _table("Paired gains: months by which the second model errs less")
-    for name, side in (("first", "left"), ("second", "left"), ("gain (95%)", "right"), ("", "left")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    title = "Paired gains of the second model, in months"
+    table = _table(title, words=("first", "second"))
+    table.add_column("gain (95%)", justify="right", no_wrap=True)
+    table.add_column("")
     for pair in tables.comparisons(metrics):
         gain = _beside(number(pair.paired["gain"], 2), interval(pair.paired["interval"], 2))
         clear = "" if pair.paired["excludes_zero"] else "may be chance"
@@ -87,10 +89,17 @@ def _gains(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False
+def _table(title: str, words: tuple[str, ...]) -> Table:
+    table = Table(
+        title=title,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        caption_justify="left",
     )
+    for name in words:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def _add(table: Table, *cells: str) -> None:

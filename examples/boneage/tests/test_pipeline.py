@@ -1,0 +1,218 @@
+"""A whole run at the smallest size: every stage, once, and only what is needed again."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from boneage.config import Config, load_config
+from boneage.errors import UserError
+from boneage.pipeline import open_run, run
+from boneage.predictor import COLUMNS, Patient, Predictor, collect, write_predictions
+from boneage.run_folder import read_json
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def smoke() -> Config:
+    return load_config("smoke")
+
+
+@pytest.fixture(scope="session")
+def finished(smoke: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "smoke"
+    run(smoke, folder, QUIET)
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def _written(folder: Path) -> dict[str, int]:
+    networks = folder.rglob("*.safetensors")
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in networks}
+
+
+def test_run_writes_every_figure(finished: Path, smoke: Config) -> None:
+    metrics = read_json(finished / "metrics.json")
+    assert set(metrics["localization"]) == {"hand", "region1", "region2"}
+    assert set(metrics["ages"]["models"]) == {model.name for model in smoke.training.models}
+    for model in metrics["ages"]["models"].values():
+        assert np.isfinite(model["test"]["mae"])
+        low, high = model["test"]["mae_interval"]
+        assert low <= model["test"]["mae"] <= high
+    assert len(metrics["data"]["phantom_fingerprint"]) == 64
+    assert metrics["localization"]["hand"]["against"]["Hand"]["control"]["mean_iou"] > 0
+    assert (finished / "report.html").stat().st_size > 10_000
+
+
+def test_metrics_agree_with_the_predictions_file(finished: Path) -> None:
+    metrics = read_json(finished / "metrics.json")
+    with open(finished / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, model in metrics["ages"]["models"].items():
+        errors = [abs(float(row[name]) - float(row["months"])) for row in rows]
+        assert np.mean(errors) == pytest.approx(model["test"]["mae"], abs=0.01)
+        assert len(rows) == model["test"]["count"]
+
+
+def test_no_boxed_id_trains_and_every_id_has_a_part(finished: Path) -> None:
+    with open(finished / "prepare" / "split.csv", newline="") as file:
+        parts = {row["id"]: row["part"] for row in csv.DictReader(file)}
+    with open(finished / "phantom" / "boxes.csv", newline="") as file:
+        boxed = {row["id"] for row in csv.DictReader(file)}
+    assert len(parts) == 60
+    assert boxed
+    assert {parts[id] for id in boxed} == {"boxes-choose", "boxes-score"}
+    assert not boxed & {id for id, part in parts.items() if part in ("train", "validation", "test")}
+
+
+def test_finished_run_does_nothing_twice(copied: Path, smoke: Config) -> None:
+    before = _written(copied)
+    assert len(before) == 6
+    run(smoke, copied, QUIET)
+    assert _written(copied) == before
+
+
+def test_changed_loss_weight_trains_the_age_models_only(copied: Path) -> None:
+    before = _written(copied)
+    run(load_config("smoke", ["training.weight=3"]), copied, QUIET, until="train")
+    changed = {name for name, time in _written(copied).items() if time != before[name]}
+    assert changed == {name for name in before if name.startswith("model-")}
+
+
+def test_changed_threshold_rule_keeps_the_attention_networks(copied: Path) -> None:
+    before = _written(copied)
+    run(load_config("smoke", ["localization.component=peak"]), copied, QUIET, until="localize")
+    assert _written(copied) == before
+
+
+def test_predict_reads_what_the_run_evaluated(finished: Path, tmp_path: Path) -> None:
+    """The predictor goes its own way from file to age and must agree with the stages."""
+    predictor = Predictor(*open_run(finished))
+    with open(finished / "predictions.csv", newline="") as file:
+        known = {row["id"]: row for row in csv.DictReader(file)}
+    images = finished / "phantom" / "boneage-training-dataset"
+    patients = [Patient(images / f"{id}.png", row["male"] == "True") for id, row in known.items()]
+    rows = list(predictor.rows(patients))
+    assert [Path(row["path"]).stem for row in rows] == list(known)
+    for row in rows:
+        expected = float(known[Path(row["path"]).stem]["H+R1+R2"])
+        assert float(row["months"]) == pytest.approx(expected, abs=0.05)
+        assert float(row["p5"]) <= float(row["months"]) <= float(row["p95"])
+
+
+def test_predict_makes_rows_of_bad_images(finished: Path, tmp_path: Path) -> None:
+    good = next((finished / "phantom" / "boneage-training-dataset").glob("*.png"))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(good, folder / "good.png")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "half.png").write_bytes(good.read_bytes()[:2000])
+    out = tmp_path / "ages.csv"
+    failed = write_predictions(Predictor(*open_run(finished)), collect([folder], None), out)
+    with open(out, newline="") as file:
+        rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert failed == 2
+    assert tuple(next(iter(rows.values()))) == COLUMNS
+    assert rows["good.png"]["months"]
+    assert "sex-unknown" in rows["good.png"]["flags"]
+    assert not rows["good.png"]["error"]
+    for bad in ("empty.png", "half.png"):
+        assert bad in rows[bad]["error"]
+        assert not rows[bad]["months"]
+
+
+def test_flat_image_falls_back_to_the_whole_and_is_flagged(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from boneage.networks.localizer import LocalizerNetwork
+
+    image = next((finished / "phantom" / "boneage-training-dataset").glob("*.png"))
+    predictor = Predictor(*open_run(finished))
+    attend = LocalizerNetwork.attend
+
+    def flat(self: LocalizerNetwork, images: torch.Tensor) -> object:
+        found = attend(self, images)
+        return found._replace(heatmaps=torch.zeros_like(found.heatmaps))
+
+    monkeypatch.setattr(LocalizerNetwork, "attend", flat)
+    (row,) = predictor.rows([Patient(image, True)])
+    assert row["flags"].split() == ["no-hand", "no-region1", "no-region2"]
+    assert [row[f"hand_{corner}"] for corner in ("x1", "y1", "x2", "y2")] == [
+        "0.0", "0.0", "96.0", "128.0",
+    ]  # fmt: skip
+    assert np.isfinite(float(row["months"]))
+
+
+def test_interrupted_training_goes_on_where_it_stopped(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that dies after its first of two epochs trains only the second when run again."""
+    from boneage.networks.training import AgeTask
+
+    config = load_config("smoke", ["training.schedule={epochs: [2], batch_size: 16}"])
+    epochs: list[int] = []
+
+    class PowerCut(Exception):
+        pass
+
+    def record(self: AgeTask) -> None:
+        epochs.append(self.current_epoch)
+        if self.current_epoch == 1 and len(epochs) == 2:
+            raise PowerCut
+
+    monkeypatch.setattr(AgeTask, "on_train_epoch_start", record)
+    with pytest.raises(PowerCut):
+        run(config, copied, QUIET, until="train")
+    assert epochs == [0, 1]
+    run(config, copied, QUIET, until="train")
+    assert epochs == [0, 1, 1, 0, 1, 0, 1]
+
+
+def test_missing_run_and_model_are_named(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no run there"):
+        open_run(tmp_path)
+    with pytest.raises(UserError, match=r"model 'X': this run has the models O-L1, O"):
+        Predictor(*open_run(finished), "X")
+
+
+def _boneage(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from boneage.cli import main; main()", *words]
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_command_line_says_one_message_and_no_traceback(tmp_path: Path) -> None:
+    table = tmp_path / "data" / "labels.csv"
+    table.parent.mkdir()
+    table.write_text("id,boneage,male\n1,30,True\n1,40,True\n")
+    for words, expected in (
+        (("run", "--preset", "nope"), "no such preset or file"),
+        (("run", "--data", str(tmp_path / "nowhere")), "no such folder"),
+        (("run", "--data", str(table.parent)), "no images"),
+        (("run", "--preset", "smoke", "-s", "training.colour=3"), "training.colour"),
+    ):
+        result = _boneage(*words, "--out", str(tmp_path / "out"))
+        assert result.returncode == 1, result
+        assert expected in result.stderr
+        assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_metrics_file_is_strict_json(finished: Path) -> None:
+    def refuse(name: str) -> float:
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads((finished / "metrics.json").read_text(), parse_constant=refuse)

@@ -1,0 +1,83 @@
+"""Errors, intervals, comparisons and controls, against scipy and by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from boneage.data.samples import Samples
+from boneage.stages.controls import median_box_scores
+from boneage.stages.statistics import age_errors, by_group, paired_difference
+
+SAMPLING = {"resamples": 2000, "seed": 0}
+
+
+def _ages(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(1, 228, count).astype(np.float32)
+    return truth + rng.normal(2, 10, count).astype(np.float32), truth
+
+
+def test_age_errors_by_hand() -> None:
+    figures = age_errors(np.array([10.0, 20.0, 30.0]), np.array([16.0, 20.0, 17.0]), **SAMPLING)
+    assert figures["count"] == 3
+    assert figures["mae"] == pytest.approx(19 / 3)
+    assert figures["rmse"] == pytest.approx(np.sqrt((36 + 169) / 3))
+    assert figures["bias"] == pytest.approx(7 / 3)
+    assert figures["cs6"] == pytest.approx(2 / 3)
+    assert figures["cs12"] == pytest.approx(2 / 3)
+
+
+def test_interval_agrees_with_scipy() -> None:
+    months, truth = _ages()
+    low, high = age_errors(months, truth, **SAMPLING)["mae_interval"]
+    error = np.abs(months.astype(np.float64) - truth)
+    known = stats.bootstrap((error,), np.mean, method="percentile", rng=3).confidence_interval
+    assert low == pytest.approx(known.low, abs=0.1)
+    assert high == pytest.approx(known.high, abs=0.1)
+
+
+def test_no_images_have_no_figures() -> None:
+    assert age_errors(np.array([]), np.array([]), **SAMPLING) == {"count": 0}
+
+
+def test_pairing_sees_a_small_steady_gain() -> None:
+    months, truth = _ages()
+    worse = truth + (months - truth) * 1.05
+    found = paired_difference(worse, months, truth, **SAMPLING)
+    assert found["gain"] == pytest.approx(0.05 * np.abs(months - truth).mean(), rel=1e-3)
+    assert found["excludes_zero"]
+    reverse = paired_difference(months, worse, truth, **SAMPLING)
+    assert reverse["gain"] == pytest.approx(-found["gain"])
+    assert reverse["excludes_zero"]
+    assert not paired_difference(months, months.copy(), truth, **SAMPLING)["excludes_zero"]
+
+
+def test_groups_are_complete() -> None:
+    months, truth = _ages()
+    male = np.arange(len(truth)) % 3 == 0
+    groups = by_group(months, truth, male, **SAMPLING)
+    assert groups["male"]["count"] == 100
+    assert groups["male"]["count"] + groups["female"]["count"] == 300
+    bands = [group["count"] for name, group in groups.items() if "years" in name]
+    assert sum(bands) == 300
+
+
+def test_median_box_is_chosen_on_one_half_and_scored_on_the_other() -> None:
+    nothing = np.full(4, np.nan)
+    boxes = np.array([
+        [10, 10, 30, 30], [12, 12, 32, 32], [8, 8, 28, 28],  # chosen from
+        [20, 20, 60, 60],  # twice the scale: the same box in an image of twice the size
+        [70, 70, 90, 90],  # elsewhere
+        nothing,
+    ])  # fmt: skip
+    samples = Samples(
+        ids=tuple("abcdef"),
+        parts=np.array(["boxes-choose"] * 3 + ["boxes-score"] * 3),
+        months=np.zeros(6, dtype=np.float32),
+        male=np.zeros(6, dtype=bool),
+        shapes=np.array([[100, 100]] * 3 + [[200, 200], [100, 100], [100, 100]]),
+        paths=(),
+        truth={"Wrist": boxes.astype(np.float64)},
+    )
+    assert median_box_scores(samples, "Wrist") == {"mean_iou": 0.5, "ap50": 0.5, "pointing": 0.5}
+    assert median_box_scores(samples, "Hand") is None

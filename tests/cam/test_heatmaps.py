@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from ldlcam.cam import class_activation_map, normalize_heatmaps, valid_heatmaps
+from tests.cam.maps import random_maps, seeds
+
+POOR = {
+    "constant": torch.full((3, 4), 2.0),
+    "zero": torch.zeros(3, 4),
+    "negative": -torch.rand(3, 4) - 1,
+    "nan": torch.tensor([[0.0, torch.nan, 1.0, 2.0]] * 3),
+    "inf": torch.tensor([[0.0, torch.inf, 1.0, 2.0]] * 3),
+    "-inf": torch.tensor([[0.0, -torch.inf, 1.0, 2.0]] * 3),
+}
+
+
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 9), seeds)
+def test_maps_are_weighted_sums(num_classes: int, channels: int, window: int, seed: int) -> None:
+    """Against loops over images, classes and channels."""
+    generator = np.random.default_rng(seed)
+    features = generator.standard_normal((3, channels, 4, 5))
+    weight = generator.standard_normal((num_classes, channels))
+    classes = generator.integers(0, num_classes, 3)
+    expected = np.zeros((3, 4, 5))
+    for image, chosen in enumerate(classes):
+        first, last = max(chosen - window, 0), min(chosen + window, num_classes - 1)
+        for channel in range(channels):
+            mean = sum(weight[t, channel] for t in range(first, last + 1)) / (last + 1 - first)
+            expected[image] += mean * features[image, channel]
+    found = class_activation_map(
+        torch.from_numpy(features),
+        torch.from_numpy(weight),
+        torch.from_numpy(classes),
+        window=window,
+    )
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+
+
+def test_windows_at_the_ends_have_fewer_classes() -> None:
+    weight = torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0]])
+    features = torch.ones(5, 1, 1, 1)
+    maps = class_activation_map(features, weight, torch.arange(5), window=1)
+    assert maps.flatten().tolist() == pytest.approx([1.5, 7 / 3, 14 / 3, 28 / 3, 12])
+
+
+def test_broken_neighbours_outside_the_window_do_not_matter() -> None:
+    weight = torch.tensor([[torch.nan], [1.0], [2.0], [torch.inf]])
+    maps = class_activation_map(torch.ones(1, 1, 2, 2), weight, torch.tensor([1]))
+    assert (maps == 1).all()
+
+
+@pytest.mark.parametrize("window", [0, 2])
+@pytest.mark.parametrize("chosen", [-1, 4])
+def test_classes_out_of_range_raise(chosen: int, window: int) -> None:
+    with pytest.raises(IndexError):
+        class_activation_map(
+            torch.ones(1, 3, 2, 2), torch.ones(4, 3), torch.tensor([chosen]), window=window
+        )
+
+
+@pytest.mark.parametrize("window", [0, 1])
+def test_map_gradients(window: int) -> None:
+    features = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    classes = torch.tensor([0, 2])
+
+    def maps(features: Tensor, weight: Tensor) -> Tensor:
+        return class_activation_map(features, weight, classes, window=window)
+
+    assert gradcheck(maps, (features, weight))
+
+
+def test_map_errors() -> None:
+    features, weight, classes = torch.ones(2, 3, 4, 4), torch.ones(5, 3), torch.tensor([0, 1])
+    with pytest.raises(
+        ValueError, match=r"weight: expected shape \(T, C\) with C = 3, got \(5, 4\)"
+    ):
+        class_activation_map(features, torch.ones(5, 4), classes)
+    with pytest.raises(
+        ValueError, match=r"classes: expected shape \(N,\) with N = 2, got \(2, 1\)"
+    ):
+        class_activation_map(features, weight, classes[:, None])
+    with pytest.raises(TypeError, match="classes: expected a tensor of integer dtype"):
+        class_activation_map(features, weight, classes.float())
+    with pytest.raises(ValueError, match="window: expected an integer of at least 0, got -1"):
+        class_activation_map(features, weight, classes, window=-1)
+    with pytest.raises(ValueError, match=r"features: expected shape \(N, C, h, w\)"):
+        class_activation_map(features[0], weight, classes)
+
+
+@given(seeds)
+def test_normalized_maps_reach_from_zero_to_one(seed: int) -> None:
+    maps = random_maps("rough", 3, 4, 5, seed)
+    normal = normalize_heatmaps(maps)
+    assert torch.equal(normal.flatten(1).amax(1), torch.ones(3))
+    assert (normal >= 0).all()
+    positive = maps > 0
+    ratio = normal * maps.amax((1, 2))[:, None, None]
+    torch.testing.assert_close(ratio[positive], maps[positive])
+    assert (normal[~positive] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", POOR)
+def test_poor_maps_become_zeros(name: str, dtype: torch.dtype) -> None:
+    good = random_maps("smooth", 1, 3, 4, 1)
+    maps = torch.cat((good, POOR[name].unsqueeze(0), good)).to(dtype).requires_grad_()
+    assert valid_heatmaps(maps).tolist() == [True, False, True]
+    normal = normalize_heatmaps(maps)
+    assert normal.dtype == dtype
+    assert (normal[1] == 0).all()
+    assert normal[0].max() == normal[2].max() == 1
+    normal.sum().backward()
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+    assert (maps.grad[1] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [6e-5, 6e4])
+def test_normalization_in_half_precision(scale: float) -> None:
+    """A small maximum is no reason for NaN, nor a large one for infinities."""
+    maps = torch.tensor([[[0.0, 0.5, 1.0]]]) * scale
+    normal = normalize_heatmaps(maps.half())
+    torch.testing.assert_close(normal.float(), maps / scale, atol=2e-3, rtol=0)
+
+
+def test_normalization_gradients() -> None:
+    maps = random_maps("rough", 2, 3, 3, 2).double().requires_grad_()
+    assert gradcheck(normalize_heatmaps, (maps,))
+
+
+def test_no_images() -> None:
+    assert normalize_heatmaps(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
+
+
+def test_compiles() -> None:
+    features, weight = torch.randn(2, 3, 4, 4), torch.randn(5, 3)
+    classes = torch.tensor([1, 4])
+
+    def path(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
+        return normalize_heatmaps(class_activation_map(features, weight, classes, window=1))
+
+    compiled = torch.compile(path, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(features, weight, classes), path(features, weight, classes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_device(device: torch.device, dtype: torch.dtype) -> None:
+    features = torch.rand(2, 3, 4, 5, device=device, dtype=dtype)
+    weight = torch.rand(6, 3, device=device)
+    classes = torch.tensor([0, 5], device=device)
+    maps = class_activation_map(features, weight, classes, window=2)
+    normal = normalize_heatmaps(maps)
+    for result in (maps, normal):
+        assert result.shape == (2, 4, 5)
+        assert result.dtype == dtype
+        assert result.device.type == device.type
+    assert valid_heatmaps(maps).device.type == device.type
