@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install demo test test-long lint format types docs benchmarks clean
 
 help:
-	@echo "make demo        run the bone-age example on its embedded data set (about 10 minutes)"
+	@echo "make demo        run the bone-age example on radiographs that it draws itself"
 	@echo "make test        run the tests of ldlcam and of the example"
 	@echo "make test-long   run the tests that take longer"
 	@echo "make lint        check style and formatting     make format   mend what can be mended"

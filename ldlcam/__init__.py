@@ -17,8 +17,10 @@ from ldlcam.cam import (
     crop_and_resize,
     crop_to_image,
     erase_boxes,
+    fill_boxes,
     levelset_boxes,
     mask_boxes,
+    match_aspect,
     mean_iou,
     normalize_heatmaps,
     pad_boxes,
@@ -26,6 +28,7 @@ from ldlcam.cam import (
     scale_boxes,
     threshold_mask,
     threshold_sweep,
+    valid_heatmaps,
 )
 from ldlcam.ldl import (
     Bins,
@@ -64,9 +67,11 @@ __all__ = [
     "erase_boxes",
     "expectation",
     "expectation_ldl_loss",
+    "fill_boxes",
     "gaussian_labels",
     "levelset_boxes",
     "mask_boxes",
+    "match_aspect",
     "mean_absolute_error",
     "mean_iou",
     "normalize_heatmaps",
@@ -76,4 +81,5 @@ __all__ = [
     "threshold_mask",
     "threshold_sweep",
     "triangular_labels",
+    "valid_heatmaps",
 ]

@@ -10,6 +10,10 @@ import ldlcam
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+# Sphinx checks the links of the pages under docs/.
+LINKING = [*ROOT.glob("*.md"), ROOT / "benchmarks/README.md", ROOT / "examples/boneage/README.md"]
+
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _DOCUMENTED = re.compile(r"^\.\. auto(?:class|function):: ldlcam\.(\w+)$", re.MULTILINE)
 
@@ -40,6 +44,12 @@ def test_pages_with_code_are_found() -> None:
 def test_a_block_knows_its_place() -> None:
     text = "# Title\n\n```python\na = 1\n```\n\n```sh\nls\n```\n\n```python\nb = a\n```\n"
     assert python_blocks(text) == [(3, "a = 1\n"), (11, "b = a\n")]
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    targets = _LINK.findall(page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_reference_has_every_public_name_once() -> None:

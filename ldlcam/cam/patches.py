@@ -111,7 +111,7 @@ def corner_areas(nodes: Tensor) -> Tensor:
 
     # One corner cut off from the rest of the set, or the rest of the set cut off by a corner.
     island = is_near & ~is_right & ~is_below & ~(is_far & joined)
-    notch = ~is_near & is_right & is_below & (is_far | (right * below >= near * far))
+    notch = ~is_near & is_right & is_below
     cut = _corner_area(near, right, below, far)
     rest = 1 - torch.where(notch, cut, 0).sum(0)
     among = is_near.sum(0).clamp(min=1)

@@ -182,7 +182,7 @@ class LabelDistribution(Distribution):
         """Log of the density, per unit of the bins; -inf outside of them.
 
         Args:
-            value: A number, or values (..., *batch_shape), in the unit of the bins.
+            value: A number, or values `(..., *batch_shape)`, in the unit of the bins.
 
         Returns:
             Log densities, of the shape of `value` or, for a number, the batch shape.
@@ -199,7 +199,7 @@ class LabelDistribution(Distribution):
         """Probability of at most this value: 0 below and 1 above the bins.
 
         Args:
-            value: A number, or values (..., *batch_shape), in the unit of the bins.
+            value: A number, or values `(..., *batch_shape)`, in the unit of the bins.
 
         Returns:
             Probabilities, of the shape of `value` or, for a number, the batch shape.
@@ -219,7 +219,7 @@ class LabelDistribution(Distribution):
         """Smallest value below which lies this share of the probability.
 
         Args:
-            level: A number, or levels (..., *batch_shape); below 0 counts as 0, above 1 as 1.
+            level: A number, or levels `(..., *batch_shape)`; below 0 counts as 0, above 1 as 1.
 
         Returns:
             Values in the unit of the bins, of the shape of `level` or, for a number, the batch
@@ -237,7 +237,7 @@ class LabelDistribution(Distribution):
         return edges[index] + part.clamp(0, 1) * edges.diff()[index]
 
     def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
-        """Random values (*sample_shape, *batch_shape), in the unit of the bins."""
+        """Random values `(*sample_shape, *batch_shape)`, in the unit of the bins."""
         shape = (*sample_shape, *self.batch_shape)
         with torch.no_grad():
             return self.quantile(
@@ -285,12 +285,12 @@ class LabelDistribution(Distribution):
         return value.to(self.logits)
 
     def _pick(self, table: Tensor, index: Tensor) -> Tensor:
-        """Entries (..., *batch_shape) of a table (*batch_shape, M)."""
+        """Entries `(..., *batch_shape)` of a table (*batch_shape, M)."""
         table = table.expand(*index.shape, table.shape[-1])
         return table.gather(-1, index[..., None])[..., 0]
 
     def _search(self, table: Tensor, value: Tensor) -> Tensor:
-        """First index at which a table (*batch_shape, M) reaches each value (..., *batch_shape)."""
+        """First index at which a table `(*batch_shape, M)` reaches each value."""
         batch = self.batch_shape.numel()
         samples = value.shape[: value.dim() - len(self.batch_shape)].numel()
         rows = table.reshape(batch, table.shape[-1]).contiguous()

@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
@@ -62,6 +62,8 @@ def test_pixels_joined(tl: int, tr: int, bl: int, br: int, height: int, width: i
     assert bool(pixels_joined(single(br, bl, tr, tl), *distances)) == expected
 
 
+@example(1, -1, -1, 1)
+@example(2, -1, -4, 2)
 @given(within, beyond, beyond, within)
 def test_surface_joined(tl: int, tr: int, bl: int, br: int) -> None:
     saddle = Fraction(tl * br - tr * bl, tl + br - tr - bl)

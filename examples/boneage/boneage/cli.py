@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from boneage.config import Config, load_config
@@ -37,14 +38,10 @@ Overrides = Annotated[
 def _configure(
     out: Path, preset: str | None, data: Path | None, changes: list[str] | None
 ) -> Config:
-    """The configuration asked for; with nothing asked for, the one the run was started with."""
-    from boneage.pipeline import read_config
-
-    asked = preset is not None or data is not None or changes
-    if not asked and (out / "config.yaml").exists():
-        return read_config(out)
-    config = load_config(preset or "demo", changes)
-    return config if data is None else config.model_copy(update={"data": data})
+    """The preset asked for, else the run's own configuration, else the demo, with the changes."""
+    own = out / "config.yaml"
+    config = load_config(preset or (str(own) if own.exists() else "demo"), changes)
+    return config if data is None else config.model_copy(update={"data": data.absolute()})
 
 
 def _stage_command(stage: str, text: str) -> Callable[..., None]:
@@ -98,7 +95,7 @@ def predict(
     with Progress(console=console) as progress:
         bar = progress.add_task("reading ages", total=len(patients))
         failed = write_predictions(predictor, patients, out, lambda n: progress.advance(bar, n))
-    console.print(f"{len(patients)} images, {failed} of them not readable: {out}")
+    console.print(f"{len(patients)} images, {failed} of them not readable: {escape(str(out))}")
 
 
 @app.command()
@@ -123,7 +120,7 @@ def phantom(
     except ValidationError as error:
         raise UserError(f"phantom: {error.errors()[0]['msg']}") from None
     draw_phantom(config, folder, console)
-    console.print(f"{count} radiographs: {folder}")
+    console.print(f"{count} radiographs: {escape(str(folder))}")
 
 
 def main() -> None:
@@ -131,5 +128,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", markup=True)
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(1)

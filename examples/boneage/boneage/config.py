@@ -148,12 +148,17 @@ class Localizer(Section):
 
 
 class Localization(Section):
-    """The three attention networks, trained in this order; region2 sees region1 erased."""
+    """The three attention networks, trained in this order; region2 sees region1 erased.
+
+    `window` averages the maps of the neighbouring ages; `mirror` averages the features of each
+    image with those of its mirror image, which steadies the map's outline.
+    """
 
     hand: Localizer = Localizer(size=128, pool="avg")
     region1: Localizer = Localizer(size=192, pool="max")
     region2: Localizer = Localizer(size=192, pool="max")
     window: int = Field(5, ge=0)
+    mirror: bool = True
     component: Literal["largest", "peak"] = "largest"
     thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
         *(0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.25),

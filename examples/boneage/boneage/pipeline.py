@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
-from boneage.config import REGIONS, Config
+from boneage.config import REGIONS, Config, load_config
 from boneage.errors import UserError
 from boneage.run_folder import Stage, atomic_path
 from boneage.stages.crop import crop
@@ -22,6 +25,15 @@ from boneage.stages.summary import print_summary
 from boneage.stages.train import train
 
 STAGES = ("prepare", "localize", "crop", "train", "evaluate", "report")
+
+
+class Task(NamedTuple):
+    """A stage's folder, the command it belongs to, its title, and the work that fills it."""
+
+    command: str
+    title: str
+    stage: Stage
+    work: Callable[[], None]
 
 
 def run(config: Config, folder: Path, console: Console, *, until: str = "report") -> None:
@@ -39,45 +51,46 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
         temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     data = _data_folder(config, folder, console)
     stages = plan_stages(config, folder, data)
-
-    def do(stage: Stage, title: str, work: Callable[[], None]) -> None:
-        if stage.done:
-            console.print(f"[dim]{title}: done before[/dim]")
-            return
-        console.rule(title, align="left")
-        stage.begin()
-        start = time.perf_counter()
-        work()
-        stage.finish(time.perf_counter() - start)
-        console.print(f"[dim]{title}: {stage.seconds:.0f} s[/dim]")
-
-    prepared = stages.prepared
-    do(prepared, "prepare", lambda: prepare(config, prepared, data, console))
-    for region in REGIONS if last >= STAGES.index("localize") else ():
-        attention, found = stages.attention[region], stages.regions[region]
-        erased = stages.regions["region1"] if region == "region2" else None
-        do(
-            attention,
-            f"attention {region}",
-            lambda: train_attention(config, region, attention, prepared, erased),
-        )
-        do(
-            found,
-            f"regions {region}",
-            lambda: find(config, region, found, prepared, attention, erased, console),
-        )
-    if last >= STAGES.index("crop"):
-        cropped = stages.cropped
-        do(cropped, "crop", lambda: crop(config, cropped, prepared, stages.regions, console))
-    for model in config.training.models if last >= STAGES.index("train") else ():
-        own = stages.models[model.name]
-        do(own, f"model {model.name}", lambda: train(config, model, own, prepared, cropped))
+    for task in _tasks(config, data, stages, console):
+        if STAGES.index(task.command) <= last:
+            _do(task, console)
     if last >= STAGES.index("evaluate"):
         metrics = evaluate(config, folder, stages)
         print_summary(metrics, console)
     if last >= STAGES.index("report"):
         page = write_report(config, folder, stages, metrics)
-        console.print(f"report: {page}")
+        console.print(f"report: {escape(str(page))}")
+
+
+def _tasks(config: Config, data: Path, stages: RunStages, console: Console) -> Iterator[Task]:
+    """All work of a run, each task after those that it needs."""
+    prepared, cropped = stages.prepared, stages.cropped
+    yield Task("prepare", "prepare", prepared, partial(prepare, config, prepared, data, console))
+    for region in REGIONS:
+        attention, found = stages.attention[region], stages.regions[region]
+        erased = stages.regions["region1"] if region == "region2" else None
+        learn = partial(train_attention, config, region, attention, prepared, erased)
+        yield Task("localize", f"attention {region}", attention, learn)
+        look = partial(find, config, region, found, prepared, attention, erased, console)
+        yield Task("localize", f"regions {region}", found, look)
+    cut = partial(crop, config, cropped, prepared, stages.regions, console)
+    yield Task("crop", "crop", cropped, cut)
+    for model in config.training.models:
+        own = stages.models[model.name]
+        learn = partial(train, config, model, own, prepared, cropped)
+        yield Task("train", f"model {model.name}", own, learn)
+
+
+def _do(task: Task, console: Console) -> None:
+    if task.stage.done:
+        console.print(f"[dim]{task.title}: done before[/dim]")
+        return
+    console.rule(task.title, align="left")
+    task.stage.begin()
+    start = time.perf_counter()
+    task.work()
+    task.stage.finish(time.perf_counter() - start)
+    console.print(f"[dim]{task.title}: {task.stage.seconds:.0f} s[/dim]")
 
 
 def read_config(folder: Path) -> Config:
@@ -87,7 +100,7 @@ def read_config(folder: Path) -> Config:
         raise UserError(
             f"{folder}: no run there (config.yaml is missing); start one with boneage run"
         )
-    return Config.model_validate(yaml.safe_load(path.read_text()))
+    return load_config(str(path))
 
 
 def _data_folder(config: Config, folder: Path, console: Console) -> Path:

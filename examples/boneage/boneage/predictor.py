@@ -48,7 +48,7 @@ class Predictor:
         self.localizers: dict[str, LocalizerNetwork] = {}
         self.thresholds: dict[str, float] = {}
         for region in REGIONS:
-            network = LocalizerNetwork(getattr(plan, region), config.bins, window=plan.window)
+            network = LocalizerNetwork(getattr(plan, region), config.bins, plan)
             load_network(network, stages.attention[region] / "network.safetensors")
             self.localizers[region] = network
             chosen = read_json(stages.regions[region] / "threshold.json")

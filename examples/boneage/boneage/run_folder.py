@@ -55,9 +55,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{_DRAFT}{secrets.token_hex(8)}{path.suffix}")
         try:
+            draft.touch()
+            mode = draft.stat().st_mode
             yield draft
             with open(draft, "rb") as written:
                 os.fsync(written.fileno())
+            # Some libraries write files that nobody else may read.
+            draft.chmod(mode)
             os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)

@@ -211,9 +211,9 @@ def test_a_worker_that_is_killed_is_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    with pytest.raises(UserError, match="ended from outside; run again with more memory"):
-        with cache._workers(2 * cache._CHUNK) as run:
-            list(run(os._exit, [1]))
+    told = pytest.raises(UserError, match="ended from outside; run again with more memory")
+    with told, cache._workers(2 * cache._CHUNK) as run:
+        list(run(os._exit, [1]))
 
 
 # ------------------------------------------------------------------- what goes wrong meanwhile

@@ -114,7 +114,8 @@ def test_grey_in_any_mode_is_the_same_grey(tmp_path: Path, mode: str) -> None:
     two = np.where(GREY > 127, np.uint8(255), np.uint8(0))
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr", "PA") else "a.png")
     Image.fromarray(two).convert(mode).save(path)
-    assert Image.open(path).mode == mode
+    with Image.open(path) as image:
+        assert image.mode == mode
     assert np.abs(read_radiograph(path) - two / 255).max() <= 1 / 255
 
 
@@ -220,12 +221,11 @@ def test_a_damaged_image_is_read_or_refused(
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     try:
         pixels = read_radiograph(path)
-    except UserError as error:
-        assert str(error).startswith(f"{path}: ")
-    else:
-        assert pixels.dtype == np.float32
-        assert pixels.min() >= 0
-        assert pixels.max() <= 1
+    except UserError:
+        return
+    assert pixels.dtype == np.float32
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000, 100_000, 2**31 - 1])

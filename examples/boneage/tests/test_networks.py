@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from ldlcam import Bins, Regions
 from torch import nn
 
 from boneage.config import Backbone, BinRange, Localization, Localizer, Model, Training, load_config
@@ -14,17 +15,17 @@ from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, find_regions
 from boneage.networks.regressor import AgeNetwork, decode
 from boneage.networks.storage import load_network, save_network
-from ldlcam import Bins, Regions
 
 TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
 BINS = BinRange(first=1, last=24, step=1)
 
 
-def _localizer(pool: str = "max", loss: str = "kl", window: int = 0) -> LocalizerNetwork:
+def _localizer(
+    pool: str = "max", loss: str = "kl", window: int = 0, mirror: bool = False
+) -> LocalizerNetwork:
     torch.manual_seed(0)
-    network = LocalizerNetwork(
-        Localizer(size=64, pool=pool, loss=loss, backbone=TINY), BINS, window=window
-    )
+    own = Localizer(size=64, pool=pool, loss=loss, backbone=TINY)
+    network = LocalizerNetwork(own, BINS, Localization(window=window, mirror=mirror))
     nn.init.normal_(network.head.weight)
     return network.eval()
 
@@ -111,6 +112,14 @@ def test_heatmap_is_the_weighted_sum_of_the_features() -> None:
         columns = weight[max(0, best - 2) : best + 3].mean(axis=0)
         expected = np.einsum("c,chw->hw", columns, features[i])
         np.testing.assert_allclose(found.heatmaps[i], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_mirrored_attention_of_a_mirrored_image_is_mirrored() -> None:
+    network = _localizer(pool="avg", mirror=True)
+    images = torch.rand(2, 1, 64, 64)
+    plain, turned = network.attend(images), network.attend(images.flip(3))
+    torch.testing.assert_close(turned.heatmaps.flip(2), plain.heatmaps, rtol=1e-3, atol=1e-3)
+    assert torch.equal(turned.months, plain.months)
 
 
 def test_attention_of_many_images_equals_one_by_one() -> None:

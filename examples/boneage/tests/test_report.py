@@ -17,6 +17,7 @@ from rich.console import Console
 from boneage.config import REGIONS, TRUTH, Config, Model, load_config
 from boneage.data import splits
 from boneage.data.samples import Samples
+from boneage.errors import UserError
 from boneage.report import cases, figures, tables, wording
 from boneage.report.placement import place
 from boneage.run_folder import write_json
@@ -392,11 +393,14 @@ def test_failed_write_leaves_the_old_page(
 ) -> None:
     (tmp_path / "report.html").write_text("old")
 
-    def fail(self: Path, *args: Any, **kwargs: Any) -> int:
+    write = Path.write_text
+
+    def fail(self: Path, text: str, **kwargs: Any) -> int:
+        write(self, text[:1000], **kwargs)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", fail)
-    with pytest.raises(Exception, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         write_report(whole_run.config, tmp_path, whole_run.stages, whole_run.metrics)
     monkeypatch.undo()
     assert (tmp_path / "report.html").read_text() == "old"
@@ -503,8 +507,14 @@ def test_durations(seconds: float, text: str) -> None:
     ],
 )
 def test_landing(wrist: float, metacarpal: float, words: str) -> None:
-    against = {"Wrist": {"mean_iou": wrist}, "Metacarpal": {"mean_iou": metacarpal}}
-    assert words in wording.landing("region1", {"against": against})
+    against = {
+        "Wrist": {"mean_iou": wrist, "control": {"mean_iou": 0.4}},
+        "Metacarpal": {"mean_iou": metacarpal, "control": None},
+    }
+    sentence = wording.landing("region1", {"against": against})
+    assert words in sentence
+    below = wrist > metacarpal and wrist <= 0.4
+    assert ("one fixed box for all images does no worse, with 0.40" in sentence) is below
 
 
 @pytest.mark.parametrize(

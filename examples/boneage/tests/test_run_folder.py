@@ -31,9 +31,14 @@ def test_a_new_file_takes_its_name_when_the_block_ends(tmp_path: Path) -> None:
 def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path, error: type) -> None:
     path = tmp_path / "figures.txt"
     path.write_text("old")
-    with pytest.raises(error), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise error("stop")
+
+    def fail() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise error("stop")
+
+    with pytest.raises(error, match="stop"):
+        fail()
     assert path.read_text() == "old"
     assert left_in(tmp_path) == ["figures.txt"]
 
@@ -51,9 +56,13 @@ def test_the_mode_follows_the_mask_of_the_process(tmp_path: Path) -> None:
     mask = os.umask(0o027)
     try:
         write_json(tmp_path / "a.json", 1)
+        with atomic_path(tmp_path / "b.json") as temporary:
+            temporary.unlink()
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
     finally:
         os.umask(mask)
-    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+    for name in ("a.json", "b.json"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
 
 
 def test_a_full_disk_is_one_message_and_keeps_the_old_file(
@@ -95,9 +104,9 @@ def test_an_error_without_a_number_is_told_too(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_way_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "out.csv").mkdir()
-    with pytest.raises(UserError, match=r"out\.csv: cannot be written \(Is a directory\)"):
-        with atomic_path(tmp_path / "out.csv"):
-            pytest.fail("the block has run")
+    told = pytest.raises(UserError, match=r"out\.csv: cannot be written \(Is a directory\)")
+    with told, atomic_path(tmp_path / "out.csv"):
+        pytest.fail("the block has run")
 
 
 def test_a_file_in_the_way_of_the_folder_is_refused(tmp_path: Path) -> None:

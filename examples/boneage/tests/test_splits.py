@@ -115,7 +115,7 @@ def test_too_few_images_say_how_many_there_are(count: int) -> None:
 
 
 def test_boxes_on_every_image_leave_none_to_train_on() -> None:
-    with pytest.raises(UserError, match="200 images, 0 of them without boxes.*train 0"):
+    with pytest.raises(UserError, match=r"200 images, 0 of them without boxes.*train 0"):
         split_ids(IDS, {"Hand": IDS}, Split())
 
 

@@ -336,6 +336,8 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     (tmp_path / "shut").chmod(0)
     with pytest.raises(UserError, match="shut: cannot be listed"):
         find_images(tmp_path)
+    with pytest.raises(UserError, match="shut: cannot be listed"):
+        find_table(tmp_path / "shut")
     (tmp_path / "shut").chmod(0o700)
 
 

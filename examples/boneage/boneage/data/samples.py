@@ -83,11 +83,10 @@ class Samples:
             with open(folder / _TABLE, newline="", **_TEXT) as file:
                 reader = csv.DictReader(file)
                 rows = list(reader)
-            with np.load(folder / _TRUTH) as boxes:
-                truth = {name: boxes[name] for name in boxes.files}
-            if reader.fieldnames != list(_HEADER) or any(
-                len(t) != len(rows) for t in truth.values()
-            ):
+            with open(folder / _TRUTH, "rb") as archive, np.load(archive) as arrays:
+                truth = {name: arrays[name] for name in arrays.files}
+            lengths = {len(rows), *(len(array) for array in truth.values())}
+            if reader.fieldnames != list(_HEADER) or len(lengths) > 1:
                 raise ValueError(f"{_TABLE} and {_TRUTH} do not fit together")
             return cls(
                 ids=tuple(row["id"] for row in rows),

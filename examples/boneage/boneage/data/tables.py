@@ -83,8 +83,12 @@ def find_table(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of radiographs")
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
     tables, others = [], []
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         if path.name.startswith(".") or not path.is_file():
             continue
         if path.suffix.lower() == ".xlsx":

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from ldlcam import Bins, CAMHead, class_activation_map
 from torch import Tensor, nn
 
-from boneage.config import BinRange, Localizer
+from boneage.config import BinRange, Localization, Localizer
 from boneage.networks.backbones import FeatureNetwork
-from ldlcam import Bins, CAMHead, class_activation_map
 
 
 class Attention(NamedTuple):
@@ -22,7 +22,7 @@ class Attention(NamedTuple):
 class LocalizerNetwork(nn.Module):
     """Backbone, pooling and one linear layer over the ages, with its class activation maps."""
 
-    def __init__(self, config: Localizer, bins: BinRange, *, window: int):
+    def __init__(self, config: Localizer, bins: BinRange, plan: Localization):
         super().__init__()
         self.bins = Bins(bins.first, bins.last, bins.step, unit="months")
         self.features = FeatureNetwork(config.backbone)
@@ -30,7 +30,8 @@ class LocalizerNetwork(nn.Module):
         # All ages start equal: under max pooling random weights would begin far from uniform
         # scores, and what is random in them would stay in the heat map.
         nn.init.zeros_(self.head.weight)
-        self.window = window
+        self.window = plan.window
+        self.mirror = plan.mirror
         self.softmax = config.loss == "kl"
 
     def forward(self, images: Tensor) -> Tensor:
@@ -42,7 +43,12 @@ class LocalizerNetwork(nn.Module):
     def attend(self, images: Tensor) -> Attention:
         """Images (N, 1, S, S) in [0, 1] -> their heat maps and most likely ages."""
         features = self.features(images)
-        classes = self.head(features).argmax(dim=1)
+        scores = self.head(features)
+        if self.mirror:
+            mirrored = self.features(images.flip(3)).flip(3)
+            scores = (scores + self.head(mirrored)) / 2
+            features = (features + mirrored) / 2
+        classes = scores.argmax(dim=1)
         weight = self.head.weight
         if self.softmax:
             # A softmax does not see what all classes have in common, so neither may the map.

@@ -7,11 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from boneage.config import Localization, Localizer
-from boneage.data.batches import to_float
-from boneage.networks.localizer import Attention, LocalizerNetwork
 from ldlcam import (
     Regions,
     clip_boxes,
@@ -21,6 +16,11 @@ from ldlcam import (
     pad_boxes,
     scale_boxes,
 )
+from torch import Tensor
+
+from boneage.config import Localization, Localizer
+from boneage.data.batches import to_float
+from boneage.networks.localizer import Attention, LocalizerNetwork
 
 _BATCH = 64
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from ldlcam import Bins, ExpectationHead, LabelDistribution
 from torch import Tensor, nn
 
 from boneage.config import BinRange, Model, Training
 from boneage.networks.backbones import FeatureNetwork
-from ldlcam import Bins, ExpectationHead, LabelDistribution
 
 _SEX_UNITS = 32
 
@@ -55,7 +55,7 @@ class AgeNetwork(nn.Module):
             self.head = ScalarHead(width, covariates, self.bins)
 
     def forward(self, images: Tensor, sex: Tensor) -> Tensor:
-        """Images (N, R, S, S) in [0, 1], sex (N,) in {+1, -1, 0 unknown} -> logits (N, K) or (N,)."""
+        """Images (N, R, S, S) in [0, 1], sex (N,): +1, -1, 0 unknown -> logits (N, K) or (N,)."""
         features = self.pool(self.convolution(self.features(images))).flatten(1)
         output: Tensor = self.head(features, sex[:, None] if self.sex else None)
         return output

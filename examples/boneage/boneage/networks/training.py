@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import lightning
 import torch
+from ldlcam import ExpectationLDLLoss, triangular_labels
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
@@ -19,7 +21,6 @@ from boneage.config import Augmentation, Hardware, Localizer, Schedule, Training
 from boneage.data.batches import Batch, augment, to_float
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regressor import AgeNetwork, decode
-from ldlcam import ExpectationLDLLoss, triangular_labels
 
 # The raw soft label's L1 averages over all bins, most of them empty: scaled to be of order one.
 _L1_SCALE = 10.0
@@ -59,11 +60,10 @@ class _Task(lightning.LightningModule):
 
     def _phase_rate(self, step: int) -> float:
         epoch = step // self.steps_per_epoch
-        for length, rate in zip(self.schedule.epochs, self.schedule.learning_rate, strict=True):
-            if epoch < length:
-                break
-            epoch -= length
-        return rate / self.schedule.learning_rate[0]
+        ends = itertools.accumulate(self.schedule.epochs)
+        phase = sum(epoch >= end for end in ends)
+        rates = self.schedule.learning_rate
+        return rates[min(phase, len(rates) - 1)] / rates[0]
 
 
 class LocalizerTask(_Task):
@@ -76,6 +76,7 @@ class LocalizerTask(_Task):
         self.config = config
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The loss of one batch."""
         scores = self.network(batch.images)
         softmax = self.config.loss == "kl"
         labels = triangular_labels(
@@ -89,6 +90,7 @@ class LocalizerTask(_Task):
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
+        """Log the mean absolute error of one batch, in months."""
         months = self.network.attend(batch.images).months
         self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
 
@@ -105,6 +107,7 @@ class AgeTask(_Task):
         )
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The loss of one batch."""
         output = self.network(batch.images, batch.sex)
         if self.loss is None:
             loss = F.l1_loss(output, batch.months)
@@ -114,6 +117,7 @@ class AgeTask(_Task):
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
+        """Log the mean absolute error of one batch, in months."""
         months = decode(self.network(batch.images, batch.sex), self.network.bins).months
         self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
 
@@ -160,7 +164,7 @@ def fit(
             devices=hardware.devices,
             precision=hardware.precision,
             max_epochs=sum(task.schedule.epochs),
-            logger=CSVLogger(folder, name=None, version="log"),
+            logger=CSVLogger(folder, name="log"),
             callbacks=[checkpoints, RichProgressBar(leave=False)],
             enable_model_summary=False,
             num_sanity_val_steps=0,

@@ -11,11 +11,11 @@ order, all else being equal, so a method that looks at the middle of the picture
 ``no-age``: the bones show an age that has nothing to do with the label. ``shortcut``: a bar on the
 marker is as long as the child is old; in all other variants its length means nothing.
 
-The generator is frozen. It was checked with linear methods on true crops before any network was
-trained on it, and is not to be fitted to what networks do. A change of this package makes new
-results incomparable with old ones: change :data:`PHANTOM_VERSION` with it, and run again whatever
-is to be compared. :func:`fingerprint` tells the generators apart, and belongs in every file of
-metrics.
+The generator is frozen. It was settled by its looks and by kernel ridge regression on true crops,
+without regard to any network's results, and is not to be fitted to them. A change of this package
+makes new results incomparable with old ones: change :data:`PHANTOM_VERSION` with it, and run again
+whatever is to be compared. :func:`fingerprint` tells the generators apart, and belongs in every
+file of metrics.
 
 Example:
     >>> from boneage.phantom import PhantomConfig, bayes_floor, generate

@@ -175,6 +175,7 @@ def age_error_figure(
         ages, medians = _running_median(truth / 12, error)
         axes.plot(ages, medians, color=ink.text, linewidth=1.6, label="median")
         axes.set(xlabel="true age (years)", ylabel="error (months)", ylim=(-reach, reach))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         _legend(axes, ink, columns=3)
 
     middle = np.median(error)
@@ -220,6 +221,7 @@ def bland_altman_figure(model: str, error: np.ndarray, truth: np.ndarray, reach:
             ylabel="reading - truth (months)",
             ylim=(-reach, reach),
         )
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
     return _draw(
         draw,

@@ -80,11 +80,19 @@ def landing(region: str, scores: Mapping[str, Any]) -> str:
         verdict = f"{name} does not match the {ANNOTATED[best]}"
     else:
         verdict = f"{name} matches none of the annotated regions"
-    figures = {other: number(pair["mean_iou"], 2) for other, pair in against.items()}
-    if len(figures) == 1:
-        return f"{verdict}: mean IoU {figures[best]}."
-    listed = ", ".join(f"{figure} with the {ANNOTATED[other]}" for other, figure in figures.items())
-    return f"{verdict}: mean IoU {listed}."
+    listed = ", ".join(
+        f"{number(pair['mean_iou'], 2)} with the {ANNOTATED[other]}"
+        for other, pair in against.items()
+    )
+    return f"{verdict}: mean IoU {listed}{_below_control(against[best])}."
+
+
+def _below_control(pair: Mapping[str, Any]) -> str:
+    """What has to be added where a box that was learned from nothing does as well."""
+    control = (pair["control"] or {}).get("mean_iou", -math.inf)
+    if control < pair["mean_iou"]:
+        return ""
+    return f"; one fixed box for all images does no worse, with {number(control, 2)}"
 
 
 def centres(region: str, shares: Mapping[str, float]) -> str:

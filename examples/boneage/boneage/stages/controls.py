@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from ldlcam import average_precision, mean_iou, scale_boxes
 
 from boneage.data import splits
 from boneage.data.samples import Samples
-from ldlcam import average_precision, mean_iou, scale_boxes
 
 _UNIT = (1, 1)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ldlcam import pointing_game
 
 from boneage import phantom
 from boneage.config import REGIONS, TRUTH, Config, Model
@@ -21,7 +22,6 @@ from boneage.stages.controls import median_box_scores
 from boneage.stages.localize import Found
 from boneage.stages.plan import RunStages
 from boneage.stages.statistics import age_errors, by_group, paired_difference
-from ldlcam import pointing_game
 
 _PACKAGES = ("ldlcam", "boneage", "torch", "timm", "lightning", "numpy")
 
@@ -74,7 +74,7 @@ def _data(config: Config, samples: Samples) -> dict[str, Any]:
 
 def _localization(region: str, attention: Stage, stage: Stage, samples: Samples) -> dict[str, Any]:
     found, chosen = Found.load(stage), read_json(stage / "threshold.json")
-    heatmaps = torch.from_numpy(np.load(stage / "heatmaps.npy", mmap_mode="r"))
+    heatmaps = torch.from_numpy(np.load(stage / "heatmaps.npy"))
     against = {}
     for name in TRUTH[region]:
         rows = samples.boxed_rows(name, splits.BOXES_SCORE)

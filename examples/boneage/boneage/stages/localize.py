@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from ldlcam import Regions, average_precision, mean_iou
 from rich.console import Console
 
 from boneage.config import TRUTH, Config, Localizer
@@ -21,7 +22,6 @@ from boneage.networks.storage import load_network, save_network
 from boneage.networks.training import LocalizerTask, fit
 from boneage.run_folder import Stage, atomic_path, write_json
 from boneage.stages.prepare import whole_path
-from ldlcam import Regions, average_precision, mean_iou
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def train_attention(
     samples = Samples.load(prepared.folder)
     images = attention_input(own, samples, stage, prepared, erased_by)
     lightning.seed_everything(config.seed, verbose=False)
-    network = LocalizerNetwork(own, config.bins, window=config.localization.window)
+    network = LocalizerNetwork(own, config.bins, config.localization)
     train, validation = (
         RegionDataset([images], samples.months, samples.male, samples.rows(part))
         for part in (splits.TRAIN, splits.VALIDATION)
@@ -101,7 +101,7 @@ def find(
     """Find one region in all images; write `heatmaps.npy`, `regions.npz`, `threshold.json`."""
     own: Localizer = getattr(config.localization, region)
     samples = Samples.load(prepared.folder)
-    network = LocalizerNetwork(own, config.bins, window=config.localization.window)
+    network = LocalizerNetwork(own, config.bins, config.localization)
     load_network(network, attention / "network.safetensors")
     images = attention_input(own, samples, attention, prepared, erased_by)
     heatmaps = attend(network, images).heatmaps

@@ -20,15 +20,20 @@ def print_summary(metrics: dict[str, Any], console: Console) -> None:
         metrics: What `evaluate` measured.
         console: Where to print.
     """
+    count = metrics["ages"]["constant"]["count"]
+    console.print(
+        "[bold]Regions[/] (in brackets: the median box and a fixed point, nothing learned)"
+    )
     console.print(_regions(metrics))
+    console.print(f"[bold]Ages[/] of {count} test images (months; shares within 6 and 12 months)")
     console.print(_ages(metrics))
     if metrics["ages"]["comparisons"]:
+        console.print("[bold]Paired gains[/] of the second model (months)")
         console.print(_gains(metrics))
 
 
 def _regions(metrics: dict[str, Any]) -> Table:
-    title = "Regions (in brackets: the median box and a fixed point, nothing learned)"
-    table = _table(title, words=("found", "annotated"))
+    table = _table("found", "annotated")
     for name in ("images", "at", "mIoU", "AP50", "peak inside"):
         table.add_column(name, justify="right", no_wrap=True)
     for pair in tables.overlaps(metrics):
@@ -57,9 +62,7 @@ def _regions(metrics: dict[str, Any]) -> Table:
 
 def _ages(metrics: dict[str, Any]) -> Table:
     floors = "floors" in metrics["ages"]
-    count = metrics["ages"]["constant"]["count"]
-    title = f"Ages of {count} test images: errors in months, shares within 6 and 12 months"
-    table = _table(title, words=("model",))
+    table = _table("model")
     names = ["MAE (95%)", "RMSE", "in 6", "in 12", "90% covers"]
     for name in [*names, "floor"] if floors else names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -78,8 +81,7 @@ def _ages(metrics: dict[str, Any]) -> Table:
 
 
 def _gains(metrics: dict[str, Any]) -> Table:
-    title = "Paired gains of the second model, in months"
-    table = _table(title, words=("first", "second"))
+    table = _table("first", "second")
     table.add_column("gain (95%)", justify="right", no_wrap=True)
     table.add_column("")
     for pair in tables.comparisons(metrics):
@@ -89,14 +91,8 @@ def _gains(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def _table(title: str, words: tuple[str, ...]) -> Table:
-    table = Table(
-        title=title,
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title_justify="left",
-        caption_justify="left",
-    )
+def _table(*words: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     for name in words:
         table.add_column(name, overflow="fold")
     return table
