@@ -1,6 +1,7 @@
 """The documentation is true: its code runs, and its reference names every public name."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,13 @@ def test_reference_has_every_public_name_once() -> None:
 def test_readme_lists_every_public_name() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in ldlcam.__all__ if f"`{name}`" not in readme] == []
+
+
+def test_result_pages_show_what_the_runs_wrote() -> None:
+    make = runpy.run_path(str(ROOT / "docs/results/make.py"))
+    pages = make["pages"]()
+    assert {path.stem for path in (ROOT / "docs/results").glob("*.json")} == {
+        path.stem for path in pages
+    }
+    for path, text in pages.items():
+        assert path.read_text(encoding="utf-8") == text, "run docs/results/make.py"

@@ -25,6 +25,8 @@ def pad_boxes(boxes: Tensor, margin: float) -> Tensor:
         ValueError: If they are not (N, 4).
 
     Example:
+        >>> import torch
+        >>> from ldlcam import pad_boxes
         >>> pad_boxes(torch.tensor([[10.0, 20.0, 20.0, 40.0]]), 0.1)
         tensor([[ 9., 18., 21., 42.]])
     """
@@ -51,6 +53,8 @@ def clip_boxes(boxes: Tensor, size: Size) -> Tensor:
         ValueError: If they are not (N, 4) or the size is not a size.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import clip_boxes
         >>> clip_boxes(torch.tensor([[-5.0, 2.0, 30.0, 8.0]]), (10, 20))
         tensor([[ 0.,  2., 20.,  8.]])
     """
@@ -75,6 +79,8 @@ def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
         ValueError: If they are not (N, 4) or a size is not a size.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import scale_boxes
         >>> scale_boxes(torch.tensor([[0.0, 10.0, 20.0, 30.0]]), (100, 100), (200, 50))
         tensor([[ 0., 20., 10., 60.]])
     """
@@ -102,6 +108,8 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
         ValueError: If they are not both (N, 4).
 
     Example:
+        >>> import torch
+        >>> from ldlcam import box_iou
         >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
         >>> box_iou(a, torch.tensor([[1.0, 0.0, 3.0, 2.0]]))
         tensor([0.3333])
@@ -142,6 +150,8 @@ def crop_to_image(
         ValueError: If the shapes are not the stated ones.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import crop_to_image
         >>> crops = torch.tensor([[100.0, 200.0, 300.0, 400.0]])
         >>> crop_to_image(torch.tensor([[28.0, 0.0]]), crops, (56, 56))
         tensor([[200., 200.]])
@@ -181,6 +191,8 @@ def match_aspect(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         ValueError: If they are not (N, 4) or the size is not a size.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import match_aspect
         >>> match_aspect(torch.tensor([[10.0, 10.0, 20.0, 30.0]]), (64, 64))
         tensor([[ 5., 10., 25., 30.]])
     """
@@ -207,6 +219,8 @@ def fill_boxes(boxes: Tensor, size: Size) -> Tensor:
         ValueError: If they are not (N, 4) or the size is not a size.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import fill_boxes
         >>> fill_boxes(torch.zeros(1, 4), (480, 640))
         tensor([[  0.,   0., 640., 480.]])
     """

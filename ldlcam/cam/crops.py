@@ -47,6 +47,8 @@ def crop_and_resize(
         ValueError: If the shapes do not fit together.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import crop_and_resize
         >>> images = torch.rand(2, 3, 400, 300)
         >>> boxes = torch.tensor([[20.0, 30.0, 220.0, 330.0], [0.0, 0.0, 0.0, 0.0]])
         >>> crop_and_resize(images, boxes, (64, 64)).shape

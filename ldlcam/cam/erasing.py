@@ -43,6 +43,8 @@ def erase_boxes(
         ValueError: If the shapes do not fit together, or the fill or the range is unknown.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import erase_boxes
         >>> images = torch.ones(1, 1, 2, 3)
         >>> erase_boxes(images, torch.tensor([[0.0, 0.0, 2.0, 1.0]]), fill=0.0)
         tensor([[[[0., 0., 1.],

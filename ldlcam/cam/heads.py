@@ -34,6 +34,8 @@ class CAMHead(nn.Module):
         ValueError: If the pooling is unknown or a size is not positive.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import CAMHead
         >>> head = CAMHead(in_channels=8, num_classes=5)
         >>> features = torch.rand(2, 8, 4, 6)
         >>> head(features).shape
@@ -143,6 +145,8 @@ class CAMHead(nn.Module):
             ValueError: If the shapes do not fit together or the window is negative.
 
         Example:
+            >>> import torch
+            >>> from ldlcam import CAMHead
             >>> head = CAMHead(in_channels=3, num_classes=4, pool="max")
             >>> features = torch.rand(1, 3, 5, 5)
             >>> evidence = head.evidence_maps(features, torch.tensor([2]))

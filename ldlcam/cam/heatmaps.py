@@ -32,6 +32,8 @@ def class_activation_map(
         IndexError: If a class is not in 0 ... T - 1 (on CUDA, a device-side assertion).
 
     Example:
+        >>> import torch
+        >>> from ldlcam import class_activation_map
         >>> features = torch.tensor([[[[1.0, 0.0]], [[2.0, 3.0]]]])  # (1, 2, 1, 2)
         >>> weight = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
         >>> class_activation_map(features, weight, torch.tensor([1]))
@@ -84,6 +86,8 @@ def normalize_heatmaps(heatmaps: Tensor) -> Tensor:
         ValueError: If they are not (N, h, w).
 
     Example:
+        >>> import torch
+        >>> from ldlcam import normalize_heatmaps
         >>> normalize_heatmaps(torch.tensor([[[-1.0, 2.0, 4.0]], [[5.0, 5.0, 5.0]]]))
         tensor([[[0.0000, 0.5000, 1.0000]],
         <BLANKLINE>
@@ -107,6 +111,8 @@ def valid_heatmaps(heatmaps: Tensor) -> Tensor:
         ValueError: If they are not (N, h, w).
 
     Example:
+        >>> import torch
+        >>> from ldlcam import valid_heatmaps
         >>> valid_heatmaps(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]], [[-2.0, -1.0]]]))
         tensor([ True, False, False])
     """

@@ -74,6 +74,8 @@ def levelset_boxes(
             component is unknown.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import levelset_boxes
         >>> heatmaps = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
         >>> levelset_boxes(heatmaps, 0.5, (300, 300)).boxes
         tensor([[100., 100., 200., 200.]])

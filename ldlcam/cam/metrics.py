@@ -31,6 +31,8 @@ def mean_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None = None) -> Ten
         ValueError: If the shapes do not fit together.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import mean_iou
         >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
         >>> targets = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 4.0]])
         >>> mean_iou(boxes, targets)
@@ -61,6 +63,8 @@ def average_precision(
         ValueError: If the shapes do not fit together or the threshold is not in [0, 1).
 
     Example:
+        >>> import torch
+        >>> from ldlcam import average_precision
         >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
         >>> targets = torch.tensor([[0.0, 0.0, 2.0, 3.0], [0.0, 0.0, 2.0, 4.0]])
         >>> average_precision(boxes, targets)
@@ -95,6 +99,8 @@ def pointing_game(heatmaps: Tensor, targets: Tensor, size: Size) -> Tensor:
         ValueError: If the shapes do not fit together.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import pointing_game
         >>> heatmaps = torch.tensor([[[0.0, 0.0], [0.0, 1.0]]])
         >>> pointing_game(heatmaps, torch.tensor([[50.0, 50.0, 100.0, 100.0]]), (100, 100))
         tensor(1.)
@@ -156,6 +162,8 @@ def threshold_sweep(
         ValueError: If the shapes do not fit together or there is no threshold.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import threshold_sweep
         >>> heatmaps = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
         >>> targets = torch.tensor([[100.0, 100.0, 200.0, 200.0]])
         >>> threshold_sweep(heatmaps, targets, [0.25, 0.5, 0.75], (300, 300)).best

@@ -47,6 +47,8 @@ def threshold_mask(
         ValueError: If the shapes do not fit, or a float threshold is not in (0, 1].
 
     Example:
+        >>> import torch
+        >>> from ldlcam import threshold_mask
         >>> heatmaps = torch.tensor([[[0.0, 0.5], [0.2, 1.0]]])
         >>> threshold_mask(heatmaps, 0.5)
         tensor([[[False,  True],
@@ -98,6 +100,8 @@ def mask_boxes(masks: Tensor, *, component: Literal["largest", "all"] = "largest
         ValueError: If they are not (N, H, W), or the component is unknown.
 
     Example:
+        >>> import torch
+        >>> from ldlcam import mask_boxes
         >>> mask = torch.zeros(1, 5, 6, dtype=torch.bool)
         >>> mask[0, 1:3, 2:5] = True
         >>> mask[0, 4, 0] = True

@@ -27,7 +27,7 @@ def component_box(
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     if count == 0 or (component == "peak" and labels[peak] == 0):
         return (0, 0, 0, 0), False
-    areas = [int((labels == label).sum()) for label in range(1, count + 1)]
+    areas = np.bincount(labels.ravel())[1:]
     winner = labels[peak] if component == "peak" else 1 + int(np.argmax(areas))
     rows, columns = ndimage.find_objects(labels)[winner - 1]
     return (columns.start, rows.start, columns.stop, rows.stop), True
