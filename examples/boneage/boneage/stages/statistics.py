@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from ldlcam import cumulative_score, mean_absolute_error
 
 AGE_BANDS = ((0, 60), (60, 120), (120, 180), (180, 10_000))
 
@@ -24,15 +26,15 @@ def age_errors(
     if len(truth) == 0:
         return {"count": 0}
     difference = months.astype(np.float64) - truth
-    error = np.abs(difference)
+    predicted, target = (torch.from_numpy(ages.astype(np.float64)) for ages in (months, truth))
     return {
         "count": len(truth),
-        "mae": float(error.mean()),
-        "mae_interval": _interval(error, resamples, seed),
+        "mae": float(mean_absolute_error(predicted, target)),
+        "mae_interval": _interval(np.abs(difference), resamples, seed),
         "rmse": float(np.sqrt((difference**2).mean())),
         "bias": float(difference.mean()),
-        "cs6": float((error <= 6).mean()),
-        "cs12": float((error <= 12).mean()),
+        "cs6": float(cumulative_score(predicted, target, 6)),
+        "cs12": float(cumulative_score(predicted, target, 12)),
     }
 
 
