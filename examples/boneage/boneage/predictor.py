@@ -15,7 +15,7 @@ from ldlcam import Regions
 from boneage.config import REGIONS, Config, Localizer, Model
 from boneage.data.batches import to_float
 from boneage.data.cache import render
-from boneage.data.images import SUFFIXES, even_contrast, read_radiograph
+from boneage.data.images import SUFFIXES, even_contrast, image_files, read_radiograph
 from boneage.errors import UserError
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, find_regions
@@ -130,7 +130,7 @@ def collect(paths: Sequence[Path], male: bool | None) -> list[Patient]:
     for path in paths:
         found = [path]
         if path.is_dir():
-            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
+            found = image_files(path)
             if not found:
                 raise UserError(f"{path}: no images ({', '.join(SUFFIXES)}) in it or below it")
         patients += [Patient(image, male) for image in found]
@@ -149,7 +149,7 @@ def write_predictions(
         How many images could not be read.
     """
     failed = 0
-    with atomic_path(out) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in predictor.rows(patients):

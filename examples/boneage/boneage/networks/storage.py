@@ -15,7 +15,11 @@ from boneage.run_folder import atomic_path
 def save_network(network: nn.Module, path: Path) -> None:
     """Write the weights whole or not at all."""
     with atomic_path(path) as temporary:
-        save_model(network, str(temporary))
+        try:
+            save_model(network, str(temporary))
+        except SafetensorError as error:
+            # The library's word for a full disk, among others.
+            raise OSError(str(error)) from error
 
 
 def load_network(network: nn.Module, path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
 from ldlcam import ExpectationLDLLoss, triangular_labels
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -21,6 +23,7 @@ from boneage.config import Augmentation, Hardware, Localizer, Schedule, Training
 from boneage.data.batches import Batch, augment, to_float
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regressor import AgeNetwork, decode
+from boneage.run_folder import atomic_path, writing
 
 # The raw soft label's L1 averages over all bins, most of them empty: scaled to be of order one.
 _L1_SCALE = 10.0
@@ -129,7 +132,7 @@ def fit(
     folder: Path,
     hardware: Hardware,
     *,
-    keep: str,
+    keep: Literal["best", "last"],
 ) -> float:
     """Train a task, going on from `folder`'s last checkpoint where there is one.
 
@@ -154,11 +157,13 @@ def fit(
     )
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), writing(folder):
         # The images are memory maps read whole batches at a time: workers would only copy them.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
         warnings.filterwarnings("ignore", ".*The number of training batches.*")
+        # Lightning's own use of torch.
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")
         trainer = lightning.Trainer(
             accelerator=hardware.accelerator,
             devices=hardware.devices,
@@ -166,14 +171,27 @@ def fit(
             max_epochs=sum(task.schedule.epochs),
             logger=CSVLogger(folder, name="log"),
             callbacks=[checkpoints, RichProgressBar(leave=False)],
+            plugins=[_WholeCheckpoints()],
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         last = folder / "checkpoints" / "last.ckpt"
         trainer.fit(task, train, validation, ckpt_path=last if last.exists() else None)
-    kept = checkpoints.best_model_path if keep == "best" else checkpoints.last_model_path
-    state = torch.load(kept, map_location="cpu", weights_only=False)
-    task.load_state_dict(state["state_dict"])
-    if keep == "best":
-        return float(checkpoints.best_model_score)
-    return float(trainer.callback_metrics["val_mae"])
+        kept = torch.load(folder / "checkpoints" / f"{keep}.ckpt", weights_only=False)
+        task.load_state_dict(kept["state_dict"])
+        (figures,) = trainer.validate(task, validation, verbose=False)
+    return float(figures["val_mae"])
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all, so that going on never meets half of one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write one checkpoint."""
+        # As bytes first, because torch reports a full disk in its own way when it writes files.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())

@@ -68,7 +68,7 @@ class Comparison:
 def overlaps(metrics: Mapping[str, Any]) -> list[Overlap]:
     """Every found region against every annotated region that it was scored against."""
     return [
-        Overlap(region, name, scores, used=name == found["falls_on"])
+        Overlap(region, name, scores, used=name == found["nearest"])
         for region, found in metrics["localization"].items()
         for name, scores in found["against"].items()
     ]

@@ -98,7 +98,8 @@ def _localization(region: str, attention: Stage, stage: Stage, samples: Samples)
     return {
         "threshold": chosen["threshold"],
         "chosen_on": chosen["chosen_on"],
-        "falls_on": chosen.get("falls_on"),
+        "nearest": chosen["nearest"],
+        "falls_on": chosen["falls_on"],
         "whole_image_instead": int((~found.valid).sum()),
         "validation_mae": read_json(attention / "training.json")["validation_mae"],
         "against": against,
@@ -138,7 +139,7 @@ def _ages(config: Config, samples: Samples, trained: dict[str, Stage]) -> dict[s
 def _write_predictions(path: Path, samples: Samples, models: dict[str, Stage]) -> None:
     rows = samples.rows(splits.TEST)
     predicted = {name: test_predictions(stage, rows)["months"] for name, stage in models.items()}
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "male", "months", *predicted))
         for i, row in enumerate(rows):

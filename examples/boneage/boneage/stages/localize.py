@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,9 @@ from boneage.networks.storage import load_network, save_network
 from boneage.networks.training import LocalizerTask, fit
 from boneage.run_folder import Stage, atomic_path, write_json
 from boneage.stages.prepare import whole_path
+
+# Below this mean IoU a region and an annotated one merely touch.
+_FALLS_ON = 0.25
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,10 @@ def train_attention(
         for part in (splits.TRAIN, splits.VALIDATION)
     )
     batch = own.schedule.batch_size
+    batches = loader(train, batch, shuffle=True)
     error = fit(
-        LocalizerTask(network, own, math.ceil(len(train) / batch)),
-        loader(train, batch, shuffle=True),
+        LocalizerTask(network, own, len(batches)),
+        batches,
         loader(validation, 2 * batch, shuffle=False),
         stage.folder,
         config.hardware,
@@ -116,7 +119,7 @@ def find(
     missed = int((~regions.valid).sum())
     console.print(
         f"{region}: threshold {threshold['threshold']:g} (by {threshold['chosen_on']}), "
-        f"falls on {threshold.get('falls_on', 'unknown')}, "
+        f"falls on {threshold['falls_on'] or 'no annotated region'}, "
         f"no region in {missed} of {len(samples)} images"
     )
 
@@ -142,12 +145,19 @@ def choose_threshold(
             }
     if not pairs:
         own: Localizer = getattr(config.localization, region)
-        return {"threshold": own.threshold, "chosen_on": "configuration", "pairs": {}}
-    falls_on = max(pairs, key=lambda name: pairs[name]["mean_iou"])
+        return {
+            "threshold": own.threshold,
+            "chosen_on": "configuration",
+            "nearest": None,
+            "falls_on": None,
+            "pairs": {},
+        }
+    nearest = max(pairs, key=lambda name: pairs[name]["mean_iou"])
     return {
-        "threshold": pairs[falls_on]["threshold"],
+        "threshold": pairs[nearest]["threshold"],
         "chosen_on": splits.BOXES_CHOOSE,
-        "falls_on": falls_on,
+        "nearest": nearest,
+        "falls_on": nearest if pairs[nearest]["mean_iou"] >= _FALLS_ON else None,
         "pairs": pairs,
     }
 

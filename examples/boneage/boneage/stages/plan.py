@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boneage import phantom
 from boneage.config import REGIONS, Config, Model
+from boneage.data.images import image_files
 from boneage.data.tables import find_table
 from boneage.run_folder import Stage
 
@@ -41,7 +43,8 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
     """
     prepare_key = _key(
         config.digest("split", "bins", "contrast"),
-        _table_digest(data),
+        _data_digest(data),
+        (config.digest("phantom"), phantom.fingerprint()) if config.data is None else "",
         {region: getattr(config.localization, region).size for region in REGIONS},
         config.training.size,
     )
@@ -74,11 +77,13 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
     )
 
 
-def _table_digest(data: Path | None) -> str:
+def _data_digest(data: Path | None) -> str:
+    """Fingerprint of a data set: its tables, and the names and sizes of its images."""
     if data is None:
         return ""
-    paths = [find_table(data), data / "boxes.csv"]
-    return _key(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.exists()))
+    tables = (path for path in (find_table(data), data / "boxes.csv") if path.exists())
+    images = [(str(path.relative_to(data)), path.stat().st_size) for path in image_files(data)]
+    return _key(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in tables), images)
 
 
 def _key(*parts: Any) -> str:

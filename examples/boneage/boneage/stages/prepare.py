@@ -32,7 +32,9 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
     )
     ids = tuple(radiograph.id for radiograph in radiographs)
     truth = truth_arrays(ids, boxes)
-    boxed = {name: set(_known(ids, array)) for name, array in truth.items()}
+    # An id with any box at all is kept out of training, also where no score uses that box.
+    boxed = {name: boxes[name].keys() for name in truth}
+    boxed["annotated"] = {id for by_id in boxes.values() for id in by_id}
     parts = split_ids(ids, boxed, config.split)
     write_split(stage / "split.csv", parts)
     paths = [radiograph.path for radiograph in radiographs]
@@ -88,10 +90,6 @@ def _sizes(config: Config) -> list[int]:
     plan = config.localization
     sizes = {localizer.size for localizer in (plan.hand, plan.region1, plan.region2)}
     return sorted(sizes | {config.training.size})
-
-
-def _known(ids: tuple[str, ...], boxes: np.ndarray) -> list[str]:
-    return [id for id, box in zip(ids, boxes, strict=True) if np.isfinite(box[0])]
 
 
 def _samples(

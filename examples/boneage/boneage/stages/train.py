@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import lightning
 import numpy as np
 import torch
@@ -38,9 +36,10 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
         for part in (splits.TRAIN, splits.VALIDATION)
     )
     batch = plan.schedule.batch_size
+    batches = loader(learn, batch, shuffle=True)
     error = fit(
-        AgeTask(network, plan, model.loss, math.ceil(len(learn) / batch)),
-        loader(learn, batch, shuffle=True),
+        AgeTask(network, plan, model.loss, len(batches)),
+        batches,
         loader(choose, 2 * batch, shuffle=False),
         stage.folder,
         config.hardware,
