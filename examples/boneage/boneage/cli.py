@@ -18,16 +18,22 @@ from boneage.errors import UserError
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Bone age from hand radiographs, by attention-guided regions. Not for clinical use.",
+    help="Bone age from hand radiographs, by attention-guided regions. Not for clinical use. "
+    "Each command does first what it needs, and nothing twice.",
 )
 console = Console()
 
 Out = Annotated[Path, typer.Option(help="The run's folder.")]
 Preset = Annotated[
-    str | None, typer.Option(help="demo, rsna100, paper, or a YAML file (default: demo).")
+    str | None,
+    typer.Option(
+        help="demo, phantom, rsna100, paper, smoke, or a YAML file "
+        "(default: the run's own configuration, else demo)."
+    ),
 ]
 Data = Annotated[
-    Path | None, typer.Option(help="Folder in an RSNA layout (default: the embedded phantom).")
+    Path | None,
+    typer.Option(help="Folder in an RSNA layout (default: radiographs that are drawn)."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -68,7 +74,7 @@ for _name, _stage, _text in (
     ("evaluate", "evaluate", "Score regions and ages on the images kept back."),
     ("report", "report", "Write the report page."),
 ):
-    app.command(_name)(_stage_command(_stage, f"{_text} Does first what it needs; nothing twice."))
+    app.command(_name)(_stage_command(_stage, _text))
 
 
 @app.command()

@@ -209,11 +209,14 @@ class Hardware(Section):
 
 
 class Config(Section):
-    """Everything that decides what a run computes."""
+    """Everything that decides what a run computes.
+
+    Without a folder of `data` the phantom is drawn; without a phantom either, `data` must be given.
+    """
 
     preset: str = "demo"
     data: Path | None = None
-    phantom: PhantomData = PhantomData()
+    phantom: PhantomData | None = PhantomData()
     split: Split = Split()
     bins: BinRange = BinRange()
     contrast: Literal["none", "percentile", "local"] = "percentile"

@@ -106,6 +106,8 @@ def read_config(folder: Path) -> Config:
 def _data_folder(config: Config, folder: Path, console: Console) -> Path:
     if config.data is not None:
         return config.data
+    if config.phantom is None:
+        raise UserError(f"preset {config.preset}: made for real radiographs; name them by --data")
     draw_phantom(config.phantom, folder / "phantom", console)
     return folder / "phantom"
 

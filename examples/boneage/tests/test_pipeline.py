@@ -203,6 +203,7 @@ def test_command_line_says_one_message_and_no_traceback(tmp_path: Path) -> None:
     table.write_text("id,boneage,male\n1,30,True\n1,40,True\n")
     for words, expected in (
         (("run", "--preset", "nope"), "no such preset or file"),
+        (("run", "--preset", "rsna100"), "name them by --data"),
         (("run", "--data", str(tmp_path / "nowhere")), "no such folder"),
         (("run", "--data", str(table.parent)), "no images"),
         (("run", "--preset", "smoke", "-s", "training.colour=3"), "training.colour"),

@@ -1,0 +1,130 @@
+"""The losses that are trained, the published schedule, and checkpoints that survive a full disk."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from boneage.config import (
+    Backbone,
+    BinRange,
+    Localization,
+    Localizer,
+    Model,
+    Schedule,
+    Training,
+    load_config,
+)
+from boneage.data.batches import Batch
+from boneage.errors import UserError
+from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.regressor import AgeNetwork
+from boneage.networks.training import AgeTask, LocalizerTask, _WholeCheckpoints
+
+TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
+BINS = BinRange(first=1, last=24, step=1)
+
+
+def _batch(count: int = 4, size: int = 64) -> Batch:
+    torch.manual_seed(1)
+    months = torch.tensor([3.0, 9.5, 15.0, 24.0])[:count]
+    return Batch(torch.rand(count, 1, size, size), months, torch.ones(count))
+
+
+def _localizer(loss: str) -> LocalizerTask:
+    torch.manual_seed(0)
+    own = Localizer(size=64, pool="avg", loss=loss, backbone=TINY, label_width=5)
+    network = LocalizerNetwork(own, BINS, Localization())
+    nn.init.normal_(network.head.weight)
+    task = LocalizerTask(network.eval(), own, steps=10)
+    task.log = lambda *_, **__: None
+    return task
+
+
+@pytest.mark.parametrize("loss", ["kl", "l1"])
+def test_attention_loss_by_hand(loss: str) -> None:
+    task, batch = _localizer(loss), _batch()
+    scores = task.network(batch.images).detach().double().numpy()
+    ages = np.arange(1, 25)
+    labels = np.clip(1 - np.abs(ages - batch.months.numpy()[:, None]) / 5, 0, None)
+    if loss == "kl":
+        labels /= labels.sum(axis=1, keepdims=True)
+        logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        present = labels > 0
+        terms = np.zeros_like(labels)
+        terms[present] = labels[present] * (np.log(labels[present]) - logs[present])
+        expected = terms.sum(axis=1).mean()
+    else:
+        expected = 10 * np.abs(scores - labels).mean()
+    assert task.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_age_losses_by_hand() -> None:
+    batch = _batch()
+    for loss in ("l1", "ldl"):
+        torch.manual_seed(0)
+        config = Training(size=64, head_channels=8, backbone=TINY, sigma=3, weight=2)
+        network = AgeNetwork(config, Model(name="m", regions=("whole",), loss=loss), BINS)
+        task = AgeTask(network.eval(), config, loss, steps=10)
+        task.log = lambda *_, **__: None
+        output = network(batch.images, batch.sex).detach().double().numpy()
+        months = batch.months.double().numpy()
+        if loss == "l1":
+            expected = np.abs(output - months).mean()
+        else:
+            ages = np.arange(1, 25)
+            chances = np.exp(output) / np.exp(output).sum(axis=1, keepdims=True)
+            labels = np.exp(-((ages - months[:, None]) ** 2) / 18)
+            labels /= labels.sum(axis=1, keepdims=True)
+            kl = (labels * np.log(labels / chances)).sum(axis=1)
+            expected = (np.abs(chances @ ages - months) + 2 * kl).mean()
+        assert task.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_published_schedule_has_its_rates() -> None:
+    own = load_config("paper").localization.hand
+    task = _localizer("kl")
+    task.schedule, task.steps_per_epoch = own.schedule, 3
+    optimizers, (plan,) = task.configure_optimizers()
+    rates = []
+    for _ in range(70 * 3):
+        rates.append(optimizers[0].param_groups[0]["lr"])
+        optimizers[0].step()
+        plan["scheduler"].step()
+    np.testing.assert_allclose(rates, [3e-4] * 150 + [1e-4] * 60)
+
+
+def test_one_cycle_ends_with_the_last_batch() -> None:
+    task = _localizer("kl")
+    task.schedule = Schedule(epochs=(4,), learning_rate=(1e-3,))
+    optimizers, (plan,) = task.configure_optimizers()
+    rates = []
+    for _ in range(40):
+        rates.append(optimizers[0].param_groups[0]["lr"])
+        optimizers[0].step()
+        plan["scheduler"].step() if len(rates) < 40 else None
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[-1] < 1e-6
+
+
+def test_full_disk_leaves_the_last_checkpoint_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    checkpoints = _WholeCheckpoints()
+    checkpoints.save_checkpoint({"epoch": 1}, path)
+
+    def full(self: Path, content: bytes) -> int:
+        with open(self, "wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"last\.ckpt: cannot be written.*free some space"):
+        checkpoints.save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path)["epoch"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
