@@ -18,7 +18,7 @@ from boneage.data.cache import render
 from boneage.data.images import SUFFIXES, even_contrast, image_files, read_radiograph
 from boneage.errors import UserError
 from boneage.networks.localizer import LocalizerNetwork
-from boneage.networks.regions import attend, erase_region, find_regions
+from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.regressor import AgeNetwork
 from boneage.networks.storage import load_network
 from boneage.run_folder import atomic_path, read_json
@@ -120,6 +120,8 @@ class Predictor:
                 ids = [patient.path.stem for patient in patients]
                 small = erase_region(small, regions["region1"], shapes, ids)
             heatmaps = attend(self.localizers[region], small).heatmaps
+            if region == "region2":
+                heatmaps = exclude_region(heatmaps, regions["region1"], shapes)
             regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
         return regions
 

@@ -12,7 +12,7 @@ from boneage.errors import UserError
 from boneage.networks import backbones
 from boneage.networks.backbones import FeatureNetwork
 from boneage.networks.localizer import LocalizerNetwork
-from boneage.networks.regions import attend, erase_region, find_regions
+from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.regressor import AgeNetwork, decode
 from boneage.networks.storage import load_network, save_network
 
@@ -167,6 +167,17 @@ def test_erasing_fills_the_box_with_one_grey_that_the_id_decides() -> None:
         images[[2, 0]], Regions(boxes[[2, 0]], regions.valid[[2, 0]]), shapes[:2], ["9", "7"]
     )
     np.testing.assert_array_equal(again, erased[[2, 0]])
+
+
+def test_a_found_region_does_not_count_in_the_next_map() -> None:
+    heatmaps = torch.ones(2, 4, 4)
+    found = Regions(
+        torch.tensor([[0.0, 0.0, 50.0, 100.0], [0.0, 0.0, 100.0, 100.0]]),
+        torch.tensor([True, False]),
+    )
+    maps = exclude_region(heatmaps, found, torch.full((2, 2), 100))
+    assert maps[0].tolist() == [[0, 0, 1, 1]] * 4
+    assert torch.equal(maps[1], heatmaps[1])
 
 
 def _ages(loss: str, size: int = 64, **options: object) -> AgeNetwork:

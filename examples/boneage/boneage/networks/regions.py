@@ -65,6 +65,18 @@ def find_regions(
     return Regions(torch.where(valid[:, None], boxes, whole), valid)
 
 
+def exclude_region(heatmaps: Tensor, found: Regions, shapes: Tensor) -> Tensor:
+    """Heat maps (N, h, w) that are 0 in the cells whose centres lie in a region found before.
+
+    Erasing a region hides what it showed but leaves a patch, and where that lies and how large it
+    is can tell the age too. The next region is to be another place, so the map does not count
+    there.
+    """
+    frame = (heatmaps.shape[1], heatmaps.shape[2])
+    boxes = scale_boxes(found.boxes, shapes, frame) * found.valid[:, None]
+    return erase_boxes(heatmaps[:, None], boxes.to(heatmaps), fill=0.0)[:, 0]
+
+
 def erase_region(
     images: np.ndarray, regions: Regions, shapes: Tensor, ids: Sequence[str]
 ) -> np.ndarray:

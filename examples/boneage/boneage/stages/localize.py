@@ -16,7 +16,7 @@ from boneage.data import splits
 from boneage.data.batches import RegionDataset, loader
 from boneage.data.samples import Samples
 from boneage.networks.localizer import LocalizerNetwork
-from boneage.networks.regions import attend, erase_region, find_regions
+from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.storage import load_network, save_network
 from boneage.networks.training import LocalizerTask, fit
 from boneage.run_folder import Stage, atomic_path, write_json
@@ -38,6 +38,10 @@ class Found:
         """Read the boxes that the stage wrote."""
         with np.load(stage / "regions.npz") as arrays:
             return cls(arrays["boxes"], arrays["valid"])
+
+    def regions(self) -> Regions:
+        """The same as tensors."""
+        return Regions(torch.from_numpy(self.boxes), torch.from_numpy(self.valid))
 
 
 def train_attention(
@@ -84,8 +88,7 @@ def attention_input(
         return images
     path = stage / "erased.npy"
     if not path.exists():
-        found = Found.load(erased_by)
-        regions = Regions(torch.from_numpy(found.boxes), torch.from_numpy(found.valid))
+        regions = Found.load(erased_by).regions()
         shapes = torch.from_numpy(samples.shapes)
         with atomic_path(path) as temporary:
             np.save(temporary, erase_region(images, regions, shapes, samples.ids))
@@ -108,9 +111,11 @@ def find(
     load_network(network, attention / "network.safetensors")
     images = attention_input(own, samples, attention, prepared, erased_by)
     heatmaps = attend(network, images).heatmaps
+    shapes = torch.from_numpy(samples.shapes)
+    if erased_by is not None:
+        heatmaps = exclude_region(heatmaps, Found.load(erased_by).regions(), shapes)
     with atomic_path(stage / "heatmaps.npy") as temporary:
         np.save(temporary, heatmaps.numpy())
-    shapes = torch.from_numpy(samples.shapes)
     threshold = choose_threshold(config, region, heatmaps, samples)
     regions = find_regions(heatmaps, shapes, own, config.localization, threshold["threshold"])
     with atomic_path(stage / "regions.npz") as temporary:
