@@ -80,7 +80,8 @@ class ScalarHead(nn.Module):
         self.covariate = nn.Linear(covariates, _SEX_UNITS) if covariates else None
         self.linear = nn.Linear(in_features + (_SEX_UNITS if covariates else 0), 1)
         first, last = bins.centers[0].item(), bins.centers[-1].item()
-        self.center, self.scale = (first + last) / 2, (last - first) / 2
+        # Ages that fill the bins have about this mean and deviation: the output is standardized.
+        self.center, self.scale = (first + last) / 2, (last - first) / 6
 
     def forward(self, features: Tensor, covariates: Tensor | None) -> Tensor:
         """Features (N, F), covariates (N, 1) -> months (N,)."""
