@@ -12,29 +12,27 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-TITLES = {
-    "phantom": "The phantom",
-    "swapped": "The swapped phantom",
-    "rsna100": "RSNA radiographs at 100 px",
-}
-COMMANDS = {
-    "phantom": "boneage run --preset phantom --out runs/phantom",
-    "swapped": "boneage run --preset phantom -s phantom.variant=swapped --out runs/swapped",
-    "rsna100": "boneage run --preset rsna100 --data rsna100 --out runs/rsna100",
+RUNS = {
+    "demo": ("The phantom, at the demo's size", "make demo"),
+    "rsna100": (
+        "RSNA radiographs at 100 px",
+        "boneage run --preset rsna100 --data rsna100 --out runs/rsna100",
+    ),
 }
 
 
 def page(name: str, metrics: dict[str, Any]) -> str:
     """The page of one run, as Markdown."""
+    title, command = RUNS[name]
     data = metrics["data"]
     parts = ", ".join(f"{part} {count}" for part, count in data["parts"].items())
     lines = [
-        f"# {TITLES[name]}",
+        f"# {title}",
         "",
         "Made by",
         "",
         "```sh",
-        COMMANDS[name],
+        command,
         "```",
         "",
         f"{data['images']} images ({parts}); seed {metrics['seed']}; "
@@ -138,7 +136,7 @@ def _rule(columns: int) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that belongs into this folder, by its path."""
-    names = [name for name in TITLES if (HERE / f"{name}.json").exists()]
+    names = [name for name in RUNS if (HERE / f"{name}.json").exists()]
     return {
         HERE / f"{name}.md": page(name, json.loads((HERE / f"{name}.json").read_text()))
         for name in names
