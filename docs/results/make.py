@@ -14,6 +14,10 @@ from typing import Any
 HERE = Path(__file__).parent
 RUNS = {
     "demo": ("The phantom, at the demo's size", "make demo"),
+    "swapped": (
+        "The swapped phantom, at the demo's size",
+        "boneage run --preset demo -s phantom.variant=swapped --out runs/swapped",
+    ),
     "rsna100": (
         "RSNA radiographs at 100 px",
         "boneage run --preset rsna100 --data rsna100 --out runs/rsna100",
