@@ -11,6 +11,7 @@ from ldlcam import (
     Regions,
     clip_boxes,
     erase_boxes,
+    fill_boxes,
     levelset_boxes,
     normalize_heatmaps,
     pad_boxes,
@@ -55,14 +56,11 @@ def find_regions(
     """
     frame = (config.size, config.size)
     found = levelset_boxes(normalize_heatmaps(heatmaps), threshold, frame, component=plan.component)
-    height, width = shapes.to(found.boxes).unbind(1)
-    zero = torch.zeros_like(height)
-    whole = torch.stack([zero, zero, width, height], dim=1)
     boxes = clip_boxes(pad_boxes(scale_boxes(found.boxes, frame, shapes), config.margin), shapes)
     # A box of zero area holds no pixel to look at: it counts as not found.
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     valid = found.valid & (area > 0)
-    return Regions(torch.where(valid[:, None], boxes, whole), valid)
+    return Regions(fill_boxes(boxes * valid[:, None], shapes), valid)
 
 
 def exclude_region(heatmaps: Tensor, found: Regions, shapes: Tensor) -> Tensor:
@@ -73,7 +71,7 @@ def exclude_region(heatmaps: Tensor, found: Regions, shapes: Tensor) -> Tensor:
     there.
     """
     frame = (heatmaps.shape[1], heatmaps.shape[2])
-    boxes = scale_boxes(found.boxes, shapes, frame) * found.valid[:, None]
+    boxes = _boxes_to_erase(found, shapes, frame)
     return erase_boxes(heatmaps[:, None], boxes.to(heatmaps), fill=0.0)[:, 0]
 
 
@@ -86,7 +84,7 @@ def erase_region(
     """
     size = images.shape[-1]
     erased = np.empty_like(images)
-    boxes = scale_boxes(regions.boxes, shapes, (size, size)) * regions.valid[:, None]
+    boxes = _boxes_to_erase(regions, shapes, (size, size))
     seeds = torch.tensor([zlib.crc32(id.encode()) for id in ids])
     for i in range(0, len(images), _BATCH):
         part = slice(i, i + _BATCH)
@@ -94,3 +92,8 @@ def erase_region(
         filled = erase_boxes(pixels, boxes[part], fill="random", seeds=seeds[part])
         erased[part] = (filled[:, 0] * 255).round().to(torch.uint8).numpy()
     return erased
+
+
+def _boxes_to_erase(regions: Regions, shapes: Tensor, frame: tuple[int, int]) -> Tensor:
+    """Boxes in pixels of a frame; without area, which erases nothing, where none was found."""
+    return scale_boxes(regions.boxes, shapes, frame) * regions.valid[:, None]

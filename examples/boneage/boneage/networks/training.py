@@ -177,7 +177,8 @@ def fit(
         )
         last = folder / "checkpoints" / "last.ckpt"
         trainer.fit(task, train, validation, ckpt_path=last if last.exists() else None)
-        kept = torch.load(folder / "checkpoints" / f"{keep}.ckpt", weights_only=False)
+        path = folder / "checkpoints" / f"{keep}.ckpt"
+        kept = torch.load(path, map_location="cpu", weights_only=False)
         task.load_state_dict(kept["state_dict"])
         (figures,) = trainer.validate(task, validation, verbose=False)
     return float(figures["val_mae"])
