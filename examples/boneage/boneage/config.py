@@ -125,12 +125,24 @@ class Augmentation(Section):
 
 
 class Backbone(Section):
-    """A timm network; its feature map is taken at `stride` pixels a cell."""
+    """A timm network; its feature map is taken at `stride` pixels a cell.
+
+    The layers up to the feature map at `frozen` pixels a cell keep the weights they came with.
+    """
 
     name: str = "tf_efficientnet_lite0"
     pretrained: bool = True
     stride: Literal[4, 8, 16, 32] = 32
     dilated: bool = False
+    frozen: Literal[0, 2, 4, 8, 16] = 0
+
+    @model_validator(mode="after")
+    def _frozen_layers_know_something(self) -> Backbone:
+        if self.frozen and not self.pretrained:
+            raise ValueError("frozen layers would stay random: set pretrained, or frozen to 0")
+        if self.frozen >= self.stride:
+            raise ValueError("frozen is less than stride: the last layers have to learn")
+        return self
 
 
 class Localizer(Section):
@@ -150,6 +162,8 @@ class Localizer(Section):
 class Localization(Section):
     """The three attention networks, trained in this order; region2 sees region1 erased.
 
+    With `sex` the networks are told it, so that what is left to read in the image is the age.
+    With `warm_start` each backbone begins with what the one before it has learned.
     `window` averages the maps of the neighbouring ages; `mirror` averages the features of each
     image with those of its mirror image, which steadies the map's outline.
     """
@@ -157,6 +171,8 @@ class Localization(Section):
     hand: Localizer = Localizer(size=128, pool="avg")
     region1: Localizer = Localizer(size=192, pool="max")
     region2: Localizer = Localizer(size=192, pool="max")
+    sex: bool = True
+    warm_start: bool = False
     window: int = Field(5, ge=0)
     mirror: bool = True
     component: Literal["largest", "peak"] = "largest"
@@ -164,6 +180,16 @@ class Localization(Section):
         *(0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.25),
         *(0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
     )
+
+    @model_validator(mode="after")
+    def _backbones_hand_over(self) -> Localization:
+        backbones = {
+            (own.backbone.name, own.backbone.stride, own.backbone.dilated)
+            for own in (self.hand, self.region1, self.region2)
+        }
+        if self.warm_start and len(backbones) > 1:
+            raise ValueError("warm_start hands weights on: give all regions the same backbone")
+        return self
 
 
 class Model(Section):

@@ -69,7 +69,9 @@ def _tasks(config: Config, data: Path, stages: RunStages, console: Console) -> I
     for region in REGIONS:
         attention, found = stages.attention[region], stages.regions[region]
         erased = stages.regions["region1"] if region == "region2" else None
-        learn = partial(train_attention, config, region, attention, prepared, erased)
+        learn = partial(
+            train_attention, config, region, attention, prepared, erased, stages.handed_on(region)
+        )
         yield Task("localize", f"attention {region}", attention, learn)
         look = partial(find, config, region, found, prepared, attention, erased, console)
         yield Task("localize", f"regions {region}", found, look)

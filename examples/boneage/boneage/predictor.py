@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ldlcam import Regions
+from torch import Tensor
 
 from boneage.config import REGIONS, Config, Localizer, Model
 from boneage.data.batches import to_float
@@ -81,7 +82,8 @@ class Predictor:
     def _read(
         self, patients: Sequence[Patient], images: Sequence[np.ndarray]
     ) -> Iterator[dict[str, str]]:
-        regions = self._localize(patients, images)
+        sex = torch.tensor([_SEX[patient.male] for patient in patients])
+        regions = self._localize(patients, images, sex)
         size = self.config.training.size
         crops = np.stack([
             np.stack(render(image, [
@@ -90,7 +92,6 @@ class Predictor:
             ]))
             for i, image in enumerate(images)
         ])  # fmt: skip
-        sex = torch.tensor([_SEX[patient.male] for patient in patients])
         with torch.no_grad():
             ages = self.network.predict(to_float(torch.from_numpy(crops)), sex)
         for i, patient in enumerate(patients):
@@ -108,7 +109,7 @@ class Predictor:
             }
 
     def _localize(
-        self, patients: Sequence[Patient], images: Sequence[np.ndarray]
+        self, patients: Sequence[Patient], images: Sequence[np.ndarray], sex: Tensor
     ) -> dict[str, Regions]:
         plan = self.config.localization
         shapes = torch.tensor([image.shape for image in images])
@@ -119,7 +120,7 @@ class Predictor:
             if region == "region2":
                 ids = [patient.path.stem for patient in patients]
                 small = erase_region(small, regions["region1"], shapes, ids)
-            heatmaps = attend(self.localizers[region], small).heatmaps
+            heatmaps = attend(self.localizers[region], small, sex).heatmaps
             if region == "region2":
                 heatmaps = exclude_region(heatmaps, regions["region1"], shapes)
             regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])

@@ -89,6 +89,12 @@ def test_later_overrides_win_and_sections_are_made() -> None:
         ("training.schedule={epochs: [1], learning_rate: [0]}", "learning_rate.0"),
         ("training.schedule.batch_size=1", "batch_size: .*greater than or equal to 2"),
         ("training.augmentation.intensity=1", "intensity: .*less than 1"),
+        ("training.backbone={frozen: 4, pretrained: false}", "frozen layers would stay random"),
+        ("training.backbone={frozen: 16, stride: 16}", "frozen is less than stride"),
+        (
+            "localization={warm_start: true, hand: {size: 64, pool: avg, backbone: {stride: 8}}}",
+            "warm_start hands weights on",
+        ),
         ("localization.thresholds=[]", "thresholds"),
         ("localization.thresholds=[0.5, 1.5]", "thresholds.1"),
         ("localization.hand=", "localization.hand: "),

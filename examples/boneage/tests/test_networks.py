@@ -14,7 +14,7 @@ from boneage.networks.backbones import FeatureNetwork
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.regressor import AgeNetwork, decode
-from boneage.networks.storage import load_network, save_network
+from boneage.networks.storage import load_backbone, load_network, save_network
 
 TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
 BINS = BinRange(first=1, last=24, step=1)
@@ -49,6 +49,42 @@ def test_feature_map_has_the_stride_asked_for(stride: int, cells: int) -> None:
     network = FeatureNetwork(Backbone(pretrained=False, stride=stride)).eval()
     features = network(torch.rand(1, 1, 192, 192))
     assert features.shape == (1, network.channels, cells, cells)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "first", "last"),
+    [
+        ("tf_efficientnet_lite0", 4, "conv_stem.weight", "blocks.1.1.bn3.bias"),
+        ("tf_efficientnet_lite0", 2, "conv_stem.weight", "blocks.0.0.bn2.bias"),
+        ("resnet18", 2, "conv1.weight", "bn1.bias"),
+        ("resnet18", 8, "conv1.weight", "layer2.1.bn2.bias"),
+        ("inception_v3", 2, "Conv2d_1a_3x3.conv.weight", "Conv2d_2b_3x3.bn.bias"),
+    ],
+)
+def test_frozen_layers_neither_learn_nor_follow_the_batches(
+    monkeypatch: pytest.MonkeyPatch, name: str, stride: int, first: str, last: str
+) -> None:
+    create = timm.create_model
+
+    def random_weights(name: str, pretrained: bool = False, **options: object) -> nn.Module:
+        return create(name, **options)
+
+    monkeypatch.setattr(backbones.timm, "create_model", random_weights)
+    network = FeatureNetwork(Backbone(name=name, stride=16, frozen=stride)).train()
+    names = [name for name, _ in network.network.named_parameters()]
+    early = names[names.index(first) : names.index(last) + 1]
+    learning = {n for n, p in network.network.named_parameters() if p.requires_grad}
+    assert learning == set(names) - set(early)
+    before = {n: value.clone() for n, value in network.network.state_dict().items()}
+    network(torch.rand(2, 1, 96, 96))
+    layers = {n.rpartition(".")[0] for n in early}
+    moved = {
+        n.rpartition(".")[0]
+        for n, value in network.network.state_dict().items()
+        if not torch.equal(value, before[n])
+    }
+    assert moved
+    assert moved.isdisjoint(layers)
 
 
 def test_dilation_keeps_the_last_stage_at_a_finer_stride() -> None:
@@ -92,10 +128,10 @@ def test_hub_that_cannot_be_reached_is_explained(monkeypatch: pytest.MonkeyPatch
 def test_heatmap_of_a_softmax_ignores_what_all_classes_share() -> None:
     network = _localizer()
     images = torch.rand(2, 1, 64, 64)
-    before = network.attend(images).heatmaps
+    before = network.attend(images, torch.zeros(2)).heatmaps
     with torch.no_grad():
         network.head.weight += torch.randn(1, network.features.channels)
-    after = network.attend(images).heatmaps
+    after = network.attend(images, torch.zeros(2)).heatmaps
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
 
 
@@ -104,7 +140,7 @@ def test_heatmap_is_the_weighted_sum_of_the_features() -> None:
     images = torch.rand(3, 1, 64, 64)
     features = network.features(images).detach().double().numpy()
     weight = network.head.weight.detach().double().numpy()
-    found = network.attend(images)
+    found = network.attend(images, torch.zeros(3))
     scores = np.einsum("kc,nchw->nk", weight, features) / features[0, 0].size
     scores += network.head.bias.detach().numpy()
     for i, best in enumerate(scores.argmax(1)):
@@ -117,7 +153,8 @@ def test_heatmap_is_the_weighted_sum_of_the_features() -> None:
 def test_mirrored_attention_of_a_mirrored_image_is_mirrored() -> None:
     network = _localizer(pool="avg", mirror=True)
     images = torch.rand(2, 1, 64, 64)
-    plain, turned = network.attend(images), network.attend(images.flip(3))
+    sex = torch.tensor([1.0, -1.0])
+    plain, turned = network.attend(images, sex), network.attend(images.flip(3), sex)
     torch.testing.assert_close(turned.heatmaps.flip(2), plain.heatmaps, rtol=1e-3, atol=1e-3)
     assert torch.equal(turned.months, plain.months)
 
@@ -125,9 +162,26 @@ def test_mirrored_attention_of_a_mirrored_image_is_mirrored() -> None:
 def test_attention_of_many_images_equals_one_by_one() -> None:
     network = _localizer()
     images = np.random.default_rng(0).integers(0, 256, (70, 64, 64), dtype=np.uint8)
-    together = attend(network, images).heatmaps
-    alone = torch.cat([attend(network, images[i : i + 1]).heatmaps for i in (0, 63, 64, 69)])
-    torch.testing.assert_close(together[[0, 63, 64, 69]], alone, rtol=1e-4, atol=1e-4)
+    nn.init.normal_(network.sex.weight, std=100)
+    sex = torch.where(torch.arange(70) % 3 == 0, 1.0, -1.0)
+    rows = [0, 63, 64, 69]
+    together = attend(network, images, sex)
+    alone = [attend(network, images[i : i + 1], sex[i : i + 1]) for i in rows]
+    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(whole[rows], torch.cat(parts), rtol=1e-4, atol=1e-4)
+
+
+def test_attention_network_told_the_sex_answers_by_it() -> None:
+    images = torch.rand(1, 1, 64, 64)
+    network = _localizer()
+    nn.init.normal_(network.sex.weight)
+    male, unknown, female = (network(images, torch.tensor([sex])) for sex in (1.0, 0.0, -1.0))
+    torch.testing.assert_close((male + female) / 2, unknown)
+    assert not torch.equal(male, female)
+    own = Localizer(size=64, pool="max", backbone=TINY)
+    blind = LocalizerNetwork(own, BINS, Localization(sex=False))
+    male, female = (blind.eval()(images, torch.tensor([sex])) for sex in (1.0, -1.0))
+    assert torch.equal(male, female)
 
 
 def test_regions_lie_in_pixels_of_the_original() -> None:
@@ -238,3 +292,18 @@ def test_stored_network_comes_back_and_a_foreign_one_is_refused(tmp_path) -> Non
         load_network(other, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="no trained network"):
         load_network(other, tmp_path / "b.safetensors")
+
+
+def test_backbone_is_handed_on_and_the_scores_are_not(tmp_path) -> None:
+    first, second = _localizer("avg"), _localizer("max")
+    for weight in first.parameters():
+        nn.init.normal_(weight)
+    save_network(first, tmp_path / "a.safetensors")
+    head = second.head.weight.clone()
+    load_backbone(second, tmp_path / "a.safetensors")
+    images = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(second.features(images), first.features(images))
+    assert torch.equal(second.head.weight, head)
+    save_network(_ages("ldl"), tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match=r"b\.safetensors: not the weights of this network"):
+        load_backbone(second, tmp_path / "b.safetensors")

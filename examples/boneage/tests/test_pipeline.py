@@ -146,8 +146,8 @@ def test_flat_image_falls_back_to_the_whole_and_is_flagged(
     predictor = Predictor(*open_run(finished))
     attend = LocalizerNetwork.attend
 
-    def flat(self: LocalizerNetwork, images: torch.Tensor) -> object:
-        found = attend(self, images)
+    def flat(self: LocalizerNetwork, images: torch.Tensor, sex: torch.Tensor) -> object:
+        found = attend(self, images, sex)
         return found._replace(heatmaps=torch.zeros_like(found.heatmaps))
 
     monkeypatch.setattr(LocalizerNetwork, "attend", flat)

@@ -40,6 +40,7 @@ def _localizer(loss: str) -> LocalizerTask:
     own = Localizer(size=64, pool="avg", loss=loss, backbone=TINY, label_width=5)
     network = LocalizerNetwork(own, BINS, Localization())
     nn.init.normal_(network.head.weight)
+    nn.init.normal_(network.sex.weight)
     task = LocalizerTask(network.eval(), own, steps=10)
     task.log = lambda *_, **__: None
     return task
@@ -48,7 +49,7 @@ def _localizer(loss: str) -> LocalizerTask:
 @pytest.mark.parametrize("loss", ["kl", "l1"])
 def test_attention_loss_by_hand(loss: str) -> None:
     task, batch = _localizer(loss), _batch()
-    scores = task.network(batch.images).detach().double().numpy()
+    scores = task.network(batch.images, batch.sex).detach().double().numpy()
     ages = np.arange(1, 25)
     labels = np.clip(1 - np.abs(ages - batch.months.numpy()[:, None]) / 5, 0, None)
     if loss == "kl":

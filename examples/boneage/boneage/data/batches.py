@@ -37,7 +37,7 @@ class RegionDataset(Dataset[Batch]):
     ):
         self.regions = regions
         self.months = torch.from_numpy(np.asarray(months, dtype=np.float32))
-        self.sex = torch.from_numpy(np.where(male, 1.0, -1.0).astype(np.float32))
+        self.sex = signed_sex(male)
         self.rows = rows
 
     def __len__(self) -> int:
@@ -48,6 +48,11 @@ class RegionDataset(Dataset[Batch]):
         images = np.stack([region[rows] for region in self.regions], axis=1)
         index = torch.from_numpy(rows)
         return Batch(torch.from_numpy(images), self.months[index], self.sex[index])
+
+
+def signed_sex(male: np.ndarray) -> Tensor:
+    """Whether male, bool (N,) -> what the networks are told, float32 (N,): +1 male, -1 female."""
+    return torch.from_numpy(np.where(male, 1.0, -1.0).astype(np.float32))
 
 
 def loader(dataset: RegionDataset, batch_size: int, *, shuffle: bool) -> DataLoader[Batch]:

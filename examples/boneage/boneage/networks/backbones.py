@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import timm
 import torch
@@ -28,6 +29,9 @@ class FeatureNetwork(nn.Module):
     def __init__(self, config: Backbone):
         super().__init__()
         self.network = _create(config)
+        self._frozen = _layers_up_to(self.network, config.frozen) if config.frozen else []
+        for layer in self._frozen:
+            layer.requires_grad_(False)
         self.channels: int = self.network.feature_info.channels()[-1]
         mean, std = _normalization(self.network)
         self.register_buffer("mean", mean, persistent=False)
@@ -44,6 +48,13 @@ class FeatureNetwork(nn.Module):
         # Depthwise convolutions are nearly twice as fast with channels last.
         features: Tensor = self.network(normal.contiguous(memory_format=torch.channels_last))[0]
         return features
+
+    def train(self, mode: bool = True) -> FeatureNetwork:
+        """Set training or evaluation; frozen batch normalization keeps its statistics in both."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
 
 
 def _create(config: Backbone) -> nn.Module:
@@ -88,6 +99,26 @@ def _index(config: Backbone) -> int:
             f"backbone {config.name}: no feature map at stride {config.stride}, only {strides}"
         )
     return max(i for i, stride in enumerate(strides) if stride == config.stride)
+
+
+def _layers_up_to(network: nn.Module, stride: int) -> list[nn.Module]:
+    """The layers with weights that end in the feature map at a stride."""
+    ends = [info["module"] for info in network.feature_info.info if info["reduction"] == stride]
+    if not ends:
+        raise UserError(f"backbone: no feature map at stride {stride} up to which it can be frozen")
+    # Depending on the network, timm joins the names of nested layers by dots or by underscores.
+    end = ends[-1].replace(".", "_") + "_"
+    modules = list(network.named_modules())
+    names = [name.replace(".", "_").removeprefix("body_") + "_" for name, _ in modules]
+    last = max(i for i, name in enumerate(names) if name.startswith(end))
+    # Layers stand in the order in which data flow through them.
+    return [layer for _, layer in modules[: last + 1] if list(_weights(layer))]
+
+
+def _weights(layer: nn.Module) -> Iterator[Tensor]:
+    """The parameters and statistics that are the layer's own, not its parts'."""
+    yield from layer.parameters(recurse=False)
+    yield from layer.buffers(recurse=False)
 
 
 def _normalization(network: nn.Module) -> tuple[Tensor, Tensor]:

@@ -30,23 +30,26 @@ class LocalizerNetwork(nn.Module):
         # All ages start equal: under max pooling random weights would begin far from uniform
         # scores, and what is random in them would stay in the heat map.
         nn.init.zeros_(self.head.weight)
+        # The same bones are a girl's of fewer months than a boy's.
+        self.sex = nn.Linear(1, len(self.bins), bias=False) if plan.sex else None
+        if self.sex is not None:
+            nn.init.zeros_(self.sex.weight)
         self.window = plan.window
         self.mirror = plan.mirror
         self.softmax = config.loss == "kl"
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 1, S, S) in [0, 1] -> scores (N, K)."""
-        scores: Tensor = self.head(self.features(images))
-        return scores
+    def forward(self, images: Tensor, sex: Tensor) -> Tensor:
+        """Images (N, 1, S, S) in [0, 1], sex (N,): +1, -1, 0 unknown -> scores (N, K)."""
+        return self._scores(self.features(images), sex)
 
     @torch.no_grad()
-    def attend(self, images: Tensor) -> Attention:
-        """Images (N, 1, S, S) in [0, 1] -> their heat maps and most likely ages."""
+    def attend(self, images: Tensor, sex: Tensor) -> Attention:
+        """Images (N, 1, S, S) in [0, 1] and sex (N,) -> their heat maps and most likely ages."""
         features = self.features(images)
-        scores = self.head(features)
+        scores = self._scores(features, sex)
         if self.mirror:
             mirrored = self.features(images.flip(3)).flip(3)
-            scores = (scores + self.head(mirrored)) / 2
+            scores = (scores + self._scores(mirrored, sex)) / 2
             features = (features + mirrored) / 2
         classes = scores.argmax(dim=1)
         weight = self.head.weight
@@ -55,3 +58,7 @@ class LocalizerNetwork(nn.Module):
             weight = weight - weight.mean(dim=0)
         maps = class_activation_map(features, weight, classes, window=self.window)
         return Attention(maps, self.bins.centers[classes])
+
+    def _scores(self, features: Tensor, sex: Tensor) -> Tensor:
+        scores: Tensor = self.head(features)
+        return scores if self.sex is None else scores + self.sex(sex[:, None])

@@ -26,16 +26,16 @@ from boneage.networks.localizer import Attention, LocalizerNetwork
 _BATCH = 64
 
 
-def attend(network: LocalizerNetwork, images: np.ndarray) -> Attention:
+def attend(network: LocalizerNetwork, images: np.ndarray, sex: Tensor) -> Attention:
     """Heat maps and most likely ages of many small images (N, S, S) uint8, on the network's device.
 
-    The answer lies on the CPU.
+    The sex is (N,): +1 male, -1 female, 0 unknown. The answer lies on the CPU.
     """
     device = network.head.weight.device
-    batches = (np.array(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))
-    parts = [
-        network.attend(to_float(torch.from_numpy(batch)[:, None].to(device))) for batch in batches
-    ]
+    parts = []
+    for i in range(0, len(images), _BATCH):
+        batch = torch.from_numpy(np.array(images[i : i + _BATCH]))[:, None].to(device)
+        parts.append(network.attend(to_float(batch), sex[i : i + _BATCH].to(device)))
     return Attention(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 

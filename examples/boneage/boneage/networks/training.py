@@ -80,7 +80,7 @@ class LocalizerTask(_Task):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss of one batch."""
-        scores = self.network(batch.images)
+        scores = self.network(batch.images, batch.sex)
         softmax = self.config.loss == "kl"
         labels = triangular_labels(
             batch.months, self.network.bins, self.config.label_width, normalize=softmax
@@ -94,7 +94,7 @@ class LocalizerTask(_Task):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the mean absolute error of one batch, in months."""
-        months = self.network.attend(batch.images).months
+        months = self.network.attend(batch.images, batch.sex).months
         self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
 
 

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from boneage.config import TRUTH, Config, Localizer
 from boneage.data import splits
-from boneage.data.batches import RegionDataset, loader
+from boneage.data.batches import RegionDataset, loader, signed_sex
 from boneage.data.samples import Samples
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
-from boneage.networks.storage import load_network, save_network
+from boneage.networks.storage import load_backbone, load_network, save_network
 from boneage.networks.training import LocalizerTask, fit
 from boneage.run_folder import Stage, atomic_path, write_json
 from boneage.stages.prepare import whole_path
@@ -45,7 +45,12 @@ class Found:
 
 
 def train_attention(
-    config: Config, region: str, stage: Stage, prepared: Stage, erased_by: Stage | None
+    config: Config,
+    region: str,
+    stage: Stage,
+    prepared: Stage,
+    erased_by: Stage | None,
+    learned: Stage | None,
 ) -> None:
     """Train one region's attention network; write `network.safetensors` and `training.json`.
 
@@ -55,12 +60,15 @@ def train_attention(
         stage: Where to write.
         prepared: The prepare stage.
         erased_by: The found region that is erased from the images first (for region2).
+        learned: The attention stage whose backbone the network begins with, if any.
     """
     own: Localizer = getattr(config.localization, region)
     samples = Samples.load(prepared.folder)
     images = attention_input(own, samples, stage, prepared, erased_by)
     lightning.seed_everything(config.seed, verbose=False)
     network = LocalizerNetwork(own, config.bins, config.localization)
+    if learned is not None:
+        load_backbone(network, learned / "network.safetensors")
     train, validation = (
         RegionDataset([images], samples.months, samples.male, samples.rows(part))
         for part in (splits.TRAIN, splits.VALIDATION)
@@ -110,7 +118,7 @@ def find(
     network = LocalizerNetwork(own, config.bins, config.localization)
     load_network(network, attention / "network.safetensors")
     images = attention_input(own, samples, attention, prepared, erased_by)
-    heatmaps = attend(network, images).heatmaps
+    heatmaps = attend(network, images, signed_sex(samples.male)).heatmaps
     shapes = torch.from_numpy(samples.shapes)
     if erased_by is not None:
         heatmaps = exclude_region(heatmaps, Found.load(erased_by).regions(), shapes)

@@ -23,6 +23,12 @@ class RunStages:
     regions: dict[str, Stage]
     cropped: Stage
     models: dict[str, Stage]
+    warm_start: bool
+
+    def handed_on(self, region: str) -> Stage | None:
+        """The attention stage whose backbone this region's network begins with."""
+        place = REGIONS.index(region)
+        return self.attention[REGIONS[place - 1]] if self.warm_start and place else None
 
     def seconds(self) -> dict[str, float]:
         """How long each stage took."""
@@ -41,23 +47,25 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
 
     Without the data set the keys fit no stage: good for reading a run, not for going on.
     """
+    plan = config.localization
     prepare_key = _key(
         config.digest("split", "bins", "contrast"),
         _data_digest(data),
         (config.digest("phantom"), phantom.fingerprint()) if config.data is None else "",
-        {region: getattr(config.localization, region).size for region in REGIONS},
+        {region: getattr(plan, region).size for region in REGIONS},
         config.training.size,
     )
     prepared = Stage(folder / "prepare", prepare_key)
     attention: dict[str, Stage] = {}
     regions: dict[str, Stage] = {}
     for region in REGIONS:
-        own = getattr(config.localization, region)
-        before = regions["region1"].key if region == "region2" else ""
-        learning = own.model_dump(exclude={"threshold", "margin"})
-        attention_key = _key(prepare_key, before, learning, config.digest("bins", "seed"))
+        own = getattr(plan, region)
+        erased = regions["region1"].key if region == "region2" else ""
+        begun = [stage.key for stage in attention.values()] if plan.warm_start else []
+        learning = plan.sex, own.model_dump(exclude={"threshold", "margin"})
+        attention_key = _key(prepare_key, erased, begun, learning, config.digest("bins", "seed"))
         attention[region] = Stage(folder / f"attention-{region}", attention_key)
-        rule = config.localization.model_dump(exclude=set(REGIONS))
+        rule = plan.window, plan.mirror, plan.component, plan.thresholds
         find_key = _key(attention_key, rule, own.threshold, own.margin)
         regions[region] = Stage(folder / f"regions-{region}", find_key)
     crop_key = _key(prepare_key, config.training.size, *(regions[name].key for name in REGIONS))
@@ -74,6 +82,7 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
         regions=regions,
         cropped=Stage(folder / "crop", crop_key),
         models={model.name: model_stage(model) for model in config.training.models},
+        warm_start=plan.warm_start,
     )
 
 

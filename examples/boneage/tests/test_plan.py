@@ -1,0 +1,67 @@
+"""The plan of a run: what has to be done again when a setting changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from boneage.config import load_config
+from boneage.stages.plan import plan_stages
+
+TWO_EPOCHS = "schedule={epochs: [2], learning_rate: [1.0e-3]}"
+HAND = {"attention-hand", "regions-hand"}
+REGION1 = {"attention-region1", "regions-region1"}
+REGION2 = {"attention-region2", "regions-region2"}
+CROPPED = {"crop", "model-H+R1+R2"}
+WHOLE = {"model-O-L1", "model-O"}
+
+
+def _keys(tmp_path: Path, *changes: str) -> dict[str, str]:
+    stages = plan_stages(load_config("smoke", list(changes)), tmp_path, None)
+    every = [
+        stages.prepared,
+        stages.cropped,
+        *stages.attention.values(),
+        *stages.regions.values(),
+        *stages.models.values(),
+    ]
+    return {stage.folder.name: stage.key for stage in every}
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ("bootstrap=999", set()),
+        ("hardware.devices=2", set()),
+        ("localization.hand.margin=0.1", {"regions-hand"} | CROPPED),
+        (f"localization.hand.{TWO_EPOCHS}", HAND | CROPPED),
+        (f"localization.region1.{TWO_EPOCHS}", REGION1 | REGION2 | CROPPED),
+        (f"localization.region2.{TWO_EPOCHS}", REGION2 | CROPPED),
+        ("localization.sex=false", HAND | REGION1 | REGION2 | CROPPED),
+        ("localization.window=0", {"regions-hand", "regions-region1"} | REGION2 | CROPPED),
+        ("localization.warm_start=true", REGION1 | REGION2 | CROPPED),
+        ("training.sigma=9", CROPPED - {"crop"} | WHOLE),
+        ("training.size=96", None),
+        ("contrast=none", None),
+    ],
+)  # fmt: skip
+def test_a_change_does_again_what_depends_on_it(
+    tmp_path: Path, change: str, again: set[str] | None
+) -> None:
+    cold = "localization.warm_start=false"
+    before, after = _keys(tmp_path, cold), _keys(tmp_path, cold, change)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == (set(before) if again is None else again)
+
+
+def test_a_warm_start_depends_on_the_network_before(tmp_path: Path) -> None:
+    warm = "localization.warm_start=true"
+    before = _keys(tmp_path, warm)
+    after = _keys(tmp_path, warm, f"localization.hand.{TWO_EPOCHS}")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == HAND | REGION1 | REGION2 | CROPPED
+    stages = plan_stages(load_config("smoke", [warm]), tmp_path, None)
+    assert stages.handed_on("hand") is None
+    assert stages.handed_on("region1") is stages.attention["hand"]
+    assert stages.handed_on("region2") is stages.attention["region1"]
