@@ -101,7 +101,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
         b: (N, 4) in pixels, floating.
 
     Returns:
-        (N,) in [0, 1].
+        (N,) in [0, 1]; float32 for half precision, in which areas would overflow.
 
     Raises:
         TypeError: If one is not a floating tensor.
@@ -117,6 +117,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     check_tensor("a", a, "N 4", "floating")
     check_tensor("b", b, "N 4", "floating")
     check_same_length(a=a, b=b)
+    a, b = (boxes.to(torch.promote_types(boxes.dtype, torch.float32)) for boxes in (a, b))
     proper = proper_boxes(a) & proper_boxes(b)
     # Unit boxes stand in for improper ones, so that neither value nor gradient is NaN.
     unit = torch.tensor([0, 0, 1, 1], device=a.device)
@@ -237,9 +238,11 @@ def proper_boxes(boxes: Tensor) -> Tensor:
 
 def check_size(name: str, size: object) -> tuple[int, int]:
     """The (height, width) given as an argument, checked."""
-    if isinstance(size, (tuple, list, torch.Size)) and len(size) == 2 and min(size) >= 1:
-        return size[0], size[1]
-    raise ValueError(f"{name}: expected (height, width), both at least 1, got {size!r}")
+    sides = size if isinstance(size, (tuple, list, torch.Size)) else ()
+    # Whole numbers are what can be an index: numpy's and a compiler's are among them.
+    if len(sides) == 2 and all(hasattr(side, "__index__") and side >= 1 for side in sides):
+        return sides[0], sides[1]
+    raise ValueError(f"{name}: expected (height, width), whole numbers of at least 1, got {size!r}")
 
 
 def size_tensor(size: Size, name: str, like: Tensor) -> Tensor:

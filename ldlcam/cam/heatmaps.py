@@ -56,6 +56,7 @@ def class_weights(weight: Tensor, classes: Tensor, window: int) -> Tensor:
     """Each image's weights, (N, C): its class's row, or the mean over a window of rows."""
     if window < 0:
         raise ValueError(f"window: expected an integer of at least 0, got {window!r}")
+    classes = classes.long()
     if window == 0:
         return weight.index_select(0, classes)
     last = len(weight) - 1

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_same_length, check_tensor
+from ldlcam._check import check_fraction, check_same_length, check_tensor
 from ldlcam.cam.boxes import Size, box_iou, proper_boxes, size_tensor
 from ldlcam.cam.heatmaps import sanitize_heatmaps
 from ldlcam.cam.levelsets import levelset_boxes
@@ -109,7 +109,7 @@ def pointing_game(heatmaps: Tensor, targets: Tensor, size: Size) -> Tensor:
         Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018. There the
         maximum may miss the target by 15 pixels; here it may not.
     """
-    check_tensor("targets", targets, "N 4", "floating")
+    targets = _full_precision(targets)
     maps, _, valid = sanitize_heatmaps(heatmaps)
     check_same_length(heatmaps=maps, targets=targets)
     height, width = maps.shape[1:]
@@ -159,7 +159,8 @@ def threshold_sweep(
 
     Raises:
         TypeError: If an argument is not a tensor of the expected kind.
-        ValueError: If the shapes do not fit together or there is no threshold.
+        ValueError: If the shapes do not fit together, there is no threshold, or one that is not in
+            a tensor is not in (0, 1].
 
     Example:
         >>> import torch
@@ -169,7 +170,10 @@ def threshold_sweep(
         >>> threshold_sweep(heatmaps, targets, [0.25, 0.5, 0.75], (300, 300)).best
         tensor(0.5000)
     """
-    check_tensor("targets", targets, "N 4", "floating")
+    targets = _full_precision(targets)
+    if not isinstance(thresholds, Tensor):
+        for threshold in thresholds:
+            check_fraction("thresholds", threshold)
     thresholds = torch.as_tensor(thresholds, dtype=targets.dtype, device=targets.device)
     check_tensor("thresholds", thresholds, "K", "floating")
     if len(thresholds) == 0:
@@ -182,6 +186,12 @@ def threshold_sweep(
         shares.append(average_precision(boxes, targets, valid))
     means, ap50 = torch.stack(overlaps), torch.stack(shares)
     return ThresholdSweep(thresholds, means, ap50, thresholds.take(means.argmax()))
+
+
+def _full_precision(targets: Tensor) -> Tensor:
+    """The targets, checked, in float32 or float64: half precision cannot hold their products."""
+    check_tensor("targets", targets, "N 4", "floating")
+    return targets.to(torch.promote_types(targets.dtype, torch.float32))
 
 
 def _region_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None) -> Tensor:

@@ -3,13 +3,13 @@
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ldlcam._check import check_choice, check_fraction, check_tensor
 from ldlcam.cam.boxes import check_size
 from ldlcam.cam.components import label_mask
 from ldlcam.cam.heatmaps import sanitize_heatmaps
+from ldlcam.cam.lattices import sample_pixels
 
 
 class Regions(NamedTuple):
@@ -61,7 +61,10 @@ def threshold_mask(
     maps, levels, valid = level_heatmaps(heatmaps, threshold)
     if size is not None:
         size = check_size("size", size)
-        maps = F.interpolate(maps.unsqueeze(1), size=size, mode="bilinear").squeeze(1)
+        # Not F.interpolate, which rounds pixels of a plateau to below its value.
+        sizes = torch.tensor((size,), device=maps.device)
+        rows, columns = (torch.arange(side, device=maps.device)[None] for side in size)
+        maps = sample_pixels(maps, sizes, rows, columns)
     return (maps >= levels[:, None, None]) & valid[:, None, None]
 
 

@@ -122,6 +122,11 @@ class Bins(nn.Module):
         return bins
 
     def _define(self, centers: Tensor, edges: Tensor, unit: str, *, uniform: bool) -> None:
+        if not (_increasing(centers.float()) and _increasing(edges.float())):
+            raise ValueError(
+                f"bins: expected steps that float32 can tell apart, got {len(centers)} centers "
+                f"from {centers[0].item():.9g} to {centers[-1].item():.9g}"
+            )
         # The exact values live outside of the buffers: casting the model to half precision, or
         # creating it on the meta device, must not lose them.
         self._exact = (centers.contiguous(), edges.contiguous())
@@ -231,4 +236,5 @@ def _same(mine: Tensor, other: Tensor) -> bool:
         return False
     rounded = mine.to(torch.float32).to(other.dtype).to(torch.float64)
     gaps = (rounded - other.to("cpu", torch.float64)).abs()
-    return bool((gaps <= 1e-6 * mine.abs().max()).all())
+    tolerance = torch.minimum(1e-6 * mine.abs().max(), 1e-3 * mine.diff().min())
+    return bool((gaps <= tolerance).all())

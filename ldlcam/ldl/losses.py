@@ -1,5 +1,6 @@
 """Losses between logits over bins and the values they are to predict."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -212,8 +213,8 @@ def _check_options(
     sigma: float, weight: float | None, distance: str, ends: str, reduction: str
 ) -> None:
     check_positive("sigma", sigma)
-    if weight:
-        check_positive("weight", weight)
+    if weight is not None and not 0 <= weight < math.inf:
+        raise ValueError(f"weight: expected a finite number of at least 0, got {weight!r}")
     check_choice("distance", distance, DISTANCES)
     check_choice("ends", ends, ENDS)
     check_choice("reduction", reduction, REDUCTIONS)

@@ -179,7 +179,7 @@ class LabelDistribution(Distribution):
         return -(self.probs * finite).sum(-1)
 
     def log_prob(self, value: Tensor | float) -> Tensor:
-        """Log of the density, per unit of the bins; -inf outside of them.
+        """Log of the density, per unit of the bins; -inf outside of them, NaN for NaN.
 
         Args:
             value: A number, or values `(..., *batch_shape)`, in the unit of the bins.
@@ -193,7 +193,8 @@ class LabelDistribution(Distribution):
         value = self._values("value", value)
         inside = (self._edges()[0] <= value) & (value <= self._edges()[-1])
         density = self._pick(self._log_density(), self.bins.index(value).clamp(min=0))
-        return torch.where(inside, density, -torch.inf)
+        known = torch.where(inside, density, -torch.inf)
+        return torch.where(value.isnan(), torch.nan, known)
 
     def cdf(self, value: Tensor | float) -> Tensor:
         """Probability of at most this value: 0 below and 1 above the bins.

@@ -169,8 +169,17 @@ def test_device(device: torch.device, dtype: torch.dtype) -> None:
         assert result.shape == (1, 4)
         assert result.dtype == dtype
         assert result.device.type == device.type
-    assert box_iou(boxes, boxes).shape == (1,)
-    assert box_iou(boxes, boxes).dtype == dtype
+    overlap = box_iou(boxes, boxes)
+    assert overlap.shape == (1,)
+    assert overlap.dtype == (torch.float32 if dtype == torch.float16 else dtype)
+    assert overlap.device.type == device.type
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("side", [200, 300, 2000])
+def test_iou_of_half_precision_boxes_with_large_areas(dtype: torch.dtype, side: int) -> None:
+    boxes = torch.tensor([[0, 0, side, side], [0, 0, side, side / 2]], dtype=dtype)
+    assert box_iou(boxes, boxes[:1].expand(2, 4)).tolist() == [1.0, 0.5]
 
 
 def test_errors() -> None:
@@ -179,9 +188,12 @@ def test_errors() -> None:
     with pytest.raises(TypeError, match="boxes: expected a tensor of floating dtype"):
         clip_boxes(BOX.long(), (8, 8))
     with pytest.raises(
-        ValueError, match=r"size: expected \(height, width\), both at least 1, got 8"
+        ValueError, match=r"size: expected \(height, width\), whole numbers of at least 1, got 8"
     ):
         clip_boxes(BOX, 8)  # type: ignore[arg-type]
+    for size in ((8.5, 8), (8, 0), (8, 8, 8)):
+        with pytest.raises(ValueError, match=r"size: expected \(height, width\), whole numbers"):
+            match_aspect(BOX, size)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"from_size: expected shape \(N, 2\) with N = 1"):
         scale_boxes(BOX, torch.ones(3, 2), (8, 8))
     with pytest.raises(ValueError, match="b: expected length 1 as a has, got 2"):

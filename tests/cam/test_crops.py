@@ -244,5 +244,7 @@ def test_errors() -> None:
         crop_and_resize([images[0], images[0, 0]], boxes, (4, 4))
     with pytest.raises(TypeError, match="images: expected a tensor of floating dtype"):
         crop_and_resize((images * 255).to(torch.uint8), boxes, (4, 4))
-    with pytest.raises(ValueError, match=r"size: expected \(height, width\), both at least 1"):
+    with pytest.raises(
+        ValueError, match=r"size: expected \(height, width\), whole numbers of at least 1"
+    ):
         crop_and_resize(images, boxes, (4, 0))

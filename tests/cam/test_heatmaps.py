@@ -75,6 +75,15 @@ def test_map_gradients(window: int) -> None:
     assert gradcheck(maps, (features, weight))
 
 
+@pytest.mark.parametrize("window", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_classes_of_any_integer_dtype(dtype: torch.dtype, window: int) -> None:
+    features, weight, classes = torch.rand(2, 3, 2, 2), torch.rand(4, 3), torch.tensor([0, 2])
+    expected = class_activation_map(features, weight, classes, window=window)
+    found = class_activation_map(features, weight, classes.to(dtype), window=window)
+    assert torch.equal(found, expected)
+
+
 def test_map_errors() -> None:
     features, weight, classes = torch.ones(2, 3, 4, 4), torch.ones(5, 3), torch.tensor([0, 1])
     with pytest.raises(

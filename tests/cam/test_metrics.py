@@ -160,3 +160,19 @@ def test_errors() -> None:
         pointing_game(heatmaps, TARGETS[:3], (9, 9))
     with pytest.raises(ValueError, match="thresholds: expected at least one, got none"):
         threshold_sweep(heatmaps, TARGETS, [], (9, 9))
+
+
+def test_half_precision_targets_of_large_images() -> None:
+    heatmaps = torch.zeros(2, 40, 40)
+    heatmaps[:, 20:, 20:] = 1.0
+    targets = torch.tensor([[1000.0, 1000, 2000, 2000], [1000, 1000, 2000, 1500]]).half()
+    assert float(pointing_game(heatmaps, targets, (2000, 2000))) == 1
+    sweep = threshold_sweep(heatmaps, targets, [0.25, 0.5], (2000, 2000))
+    exact = threshold_sweep(heatmaps, targets.double(), [0.25, 0.5], (2000, 2000))
+    torch.testing.assert_close(sweep.mean_iou.double(), exact.mean_iou, rtol=1e-5, atol=0)
+    assert float(sweep.best) == float(exact.best)
+
+
+def test_thresholds_given_as_percentages_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"thresholds: expected a number in \(0, 1\], got 20"):
+        threshold_sweep(torch.rand(4, 3, 3), TARGETS, [20, 40], (9, 9))

@@ -224,3 +224,15 @@ class TestIndex:
     def test_refuses_booleans(self) -> None:
         with pytest.raises(TypeError, match="values: expected a tensor of real dtype"):
             MONTHS.index(torch.tensor([True]))
+
+
+def test_bins_that_float32_cannot_tell_apart_are_refused() -> None:
+    with pytest.raises(ValueError, match="bins: expected steps that float32 can tell apart"):
+        Bins(20_000_000, 20_000_100)
+    with pytest.raises(ValueError, match="bins: expected steps that float32 can tell apart"):
+        Bins.from_centers([1e6, 1e6 + 0.01, 1e6 + 0.02])
+
+
+def test_bins_shifted_by_a_step_far_from_zero_differ() -> None:
+    assert Bins(2_000_000, 2_000_010) != Bins(2_000_001, 2_000_011)
+    assert Bins(2_000_000, 2_000_010) == Bins(2_000_000, 2_000_010)

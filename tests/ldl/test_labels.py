@@ -225,6 +225,20 @@ class TestHostileInputs:
         assert gaussian_labels(torch.zeros(0), MONTHS, 15.0).shape == (0, 240)
         assert triangular_labels(torch.zeros(0), MONTHS, 15.0).shape == (0, 240)
 
+    @pytest.mark.parametrize("ends", SCALED)
+    def test_gradients_by_differences(self, ends: str) -> None:
+        def moments(value: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            labels = gaussian_labels(value, MONTHS, sigma, ends=ends)
+            centers = MONTHS.centers.double()
+            mean = (labels * centers).sum(-1)
+            return torch.stack([mean, (labels * (centers - mean[:, None]) ** 2).sum(-1)])
+
+        given = [
+            torch.tensor(numbers, dtype=torch.float64, requires_grad=True)
+            for numbers in ([5.0, 60.0, 232.0], [15.0, 3.0, 8.0])
+        ]
+        assert torch.autograd.gradcheck(moments, given, atol=1e-4)
+
     def test_gradients_are_finite(self) -> None:
         values = torch.tensor([-1e6, 1.0, 100.0, torch.nan, 1e6], requires_grad=True)
         for ends in SCALED:
@@ -236,6 +250,13 @@ class TestHostileInputs:
 
 
 class TestTriangular:
+    @pytest.mark.parametrize("width", [0.5 * (1 + 1e-8), 0.500001, 0.51])
+    def test_no_label_is_empty_midway_between_bins(self, width: float) -> None:
+        labels = triangular_labels(torch.tensor([1.5, 2.5, 1.0, 2.2]), Bins(1, 5), width)
+        torch.testing.assert_close(labels.sum(-1), torch.ones(4))
+        assert labels[0].tolist() == [0.5, 0.5, 0, 0, 0]
+        assert labels[3].argmax() == 1
+
     def test_against_the_formula(self) -> None:
         values = [1.0, 5.25, 100.0, 239.0]
         for bins in (MONTHS, Bins(0, 300, 2.5), Bins.from_centers([0, 1, 5, 30, 90])):

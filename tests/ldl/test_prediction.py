@@ -232,6 +232,7 @@ class TestEdgeCases:
             assert result.isnan().tolist() == [True, False]
         missing = torch.tensor([7.0, torch.nan])
         assert prediction[1:].cdf(missing[:, None]).isnan().tolist() == [[False], [True]]
+        assert prediction[1:].log_prob(missing[:, None]).isnan().tolist() == [[False], [True]]
         assert prediction[1:].quantile(missing[:, None]).isnan().tolist() == [[False], [True]]
 
     def test_gradients(self) -> None:
