@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,9 @@ def crop_and_resize(
     `F.interpolate(mode="bilinear", antialias=antialias)`. Boxes need not fall on whole pixels.
 
     Args:
-        images: (N, C, H, W), floating, or N images (C, H_i, W_i) of different sizes.
+        images: (N, C, H, W), floating, or N images (C, H_i, W_i) of different sizes. Where a
+            pixel is not finite, its crop is not to be relied on: on the CPU only output pixels
+            that read it are lost, on other devices and compiled it can be the whole crop.
         boxes: (N, 4) in pixels of the image, floating. Where one reaches beyond the image, the
             border is continued. A box without area, or with NaN or infinities, stands for the
             whole image.
@@ -85,9 +88,15 @@ def _crop(
     # The cost of the taps grows with the crop, but how many there are depends on the data; the
     # products have fixed shapes, which a compiler and an accelerator prefer.
     if images.device.type != "cpu" or torch.compiler.is_compiling():
-        return rows.matrix(images) @ images @ columns.matrix(images).mT
+        with _without_autocast(images.device.type):
+            return rows.matrix(images) @ images @ columns.matrix(images).mT
     halfway = _sum_taps(images, *rows.taps(images))
     return _sum_taps(halfway.mT, *columns.taps(images)).mT.contiguous()
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Products keep the images' dtype; the meta device knows no autocast."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 class _Samples(NamedTuple):
@@ -112,11 +121,12 @@ class _Samples(NamedTuple):
     def taps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The pixels in reach and their weights, both (N, L, K)."""
         centers, reach = self.centers.detach(), self.reach.detach()
-        count = math.ceil(2 * float(reach.amax())) if len(images) else 1
-        first = (centers - reach + 0.5).floor().long()
+        # A box far larger than the image reads all of it, and no more.
+        widest = min(2 * float(reach.amax()), self.pixels) if len(images) else 1
+        count = math.ceil(widest)
+        first = (centers - reach + 0.5).floor().clamp(0, self.pixels - count).long()
         places = first + torch.arange(count, device=images.device)
-        weights = self.weights(places).to(images.dtype)
-        return places.clamp(0, self.pixels - 1), weights
+        return places, self.weights(places).to(images.dtype)
 
 
 def _samples(start: Tensor, end: Tensor, pixels: int, count: int, antialias: bool) -> _Samples:

@@ -215,6 +215,31 @@ def test_compiles() -> None:
     torch.testing.assert_close(compiled(images, boxes), path(images, boxes))
 
 
+def test_autocast_changes_nothing(path: str) -> None:
+    images = torch.rand(2, 3, 40, 50)
+    boxes = torch.tensor([[2.5, 3.0, 30.0, 35.0]]).expand(2, 4)
+    plain = crop_and_resize(images, boxes, (8, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = crop_and_resize(images, boxes, (8, 9))
+    assert torch.equal(mixed, plain)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e7, 1e12, 1e19])
+def test_boxes_far_larger_than_the_image(path: str, far: float) -> None:
+    images = torch.rand(2, 1, 16, 16, dtype=torch.float64)
+    boxes = torch.tensor([[-far, -far, far, far], [2.0, 3.0, 10.0, 9.0]], dtype=torch.float64)
+    crops = crop_and_resize(images, boxes, (3, 3))
+    # Its middle lies at the image's corner; every sample reads the whole image.
+    reach = 2 * far / 3
+    centers = torch.tensor([0.5, 0.5, 15.5], dtype=torch.float64)
+    places = torch.arange(16) + 0.5
+    weights = 1 - (places - centers[:, None]).abs() / reach
+    weights = weights / weights.sum(1, keepdim=True)
+    torch.testing.assert_close(crops[0, 0], weights @ images[0, 0] @ weights.T)
+    alone = crop_and_resize(images[1:], boxes[1:], (3, 3))
+    torch.testing.assert_close(crops[1:], alone)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_device(device: torch.device, dtype: torch.dtype) -> None:
     images = torch.rand(2, 3, 40, 50, device=device).to(dtype)
