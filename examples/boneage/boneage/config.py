@@ -41,7 +41,11 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A part of the configuration: unknown names are refused, values are checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Defaults are validated too: a 50 that a float's default was written as is then 50.0, as it is
+    # when read back from a file, and a stage's key does not depend on which of them it came from.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
 
 
 class PhantomData(Section):
@@ -127,7 +131,8 @@ class Augmentation(Section):
 class Backbone(Section):
     """A timm network; its feature map is taken at `stride` pixels a cell.
 
-    The layers up to the feature map at `frozen` pixels a cell keep the weights they came with.
+    The layers up to the feature map at `frozen` pixels a cell keep the weights they came with;
+    their normalization follows the radiographs.
     """
 
     name: str = "tf_efficientnet_lite0"
@@ -181,11 +186,15 @@ class Localization(Section):
         *(0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
     )
 
+    def localizers(self) -> tuple[Localizer, Localizer, Localizer]:
+        """The attention networks in the order in which they train."""
+        return self.hand, self.region1, self.region2
+
     @model_validator(mode="after")
     def _backbones_hand_over(self) -> Localization:
         backbones = {
             (own.backbone.name, own.backbone.stride, own.backbone.dilated)
-            for own in (self.hand, self.region1, self.region2)
+            for own in self.localizers()
         }
         if self.warm_start and len(backbones) > 1:
             raise ValueError("warm_start hands weights on: give all regions the same backbone")
@@ -227,10 +236,9 @@ class Training(Section):
 
 
 class Hardware(Section):
-    """Where the networks train; it changes how long a run takes, not what it computes."""
+    """What the networks train on, and the precision that they train in."""
 
-    accelerator: str = "auto"
-    devices: int | str = 1
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
 
 
@@ -250,7 +258,7 @@ class Config(Section):
     training: Training = Training()
     hardware: Hardware = Hardware()
     bootstrap: int = Field(2000, ge=100)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
 
     def digest(self, *names: str) -> str:
         """Fingerprint of the named sections."""

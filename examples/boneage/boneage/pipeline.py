@@ -14,7 +14,8 @@ from rich.markup import escape
 
 from boneage.config import REGIONS, Config, load_config
 from boneage.errors import UserError
-from boneage.run_folder import Stage, atomic_path
+from boneage.networks.backbones import check_backbone
+from boneage.run_folder import Stage, atomic_path, read_json, write_json, writing
 from boneage.stages.crop import crop
 from boneage.stages.evaluate import evaluate
 from boneage.stages.localize import find, train_attention
@@ -46,11 +47,16 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
         until: The last stage, one of `STAGES`.
     """
     last = STAGES.index(until)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    for backbone in {own.backbone for own in (*config.localization.localizers(), config.training)}:
+        check_backbone(backbone)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     data = _data_folder(config, folder, console)
     stages = plan_stages(config, folder, data)
+    # Only now, so that a refused command leaves a run's own configuration alone.
+    with atomic_path(folder / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_json(folder / "plan.json", stages.keys())
     for task in _tasks(config, data, stages, console):
         if STAGES.index(task.command) <= last:
             _do(task, console)
@@ -115,9 +121,13 @@ def _data_folder(config: Config, folder: Path, console: Console) -> Path:
 
 
 def open_run(folder: Path) -> tuple[Config, RunStages]:
-    """A finished run's configuration and stages, for reading.
+    """A run's configuration and stages, for reading: its data need not be there any more.
 
-    Whether the stages' keys still fit does not matter here: the data need not be there any more.
+    A stage is done where it was done with the configuration that the run was last started with.
     """
     config = read_config(folder)
-    return config, plan_stages(config, folder, None)
+    stages = plan_stages(config, folder, None)
+    keys = read_json(folder / "plan.json")
+    for name, stage in stages.every().items():
+        stage.key = keys.get(name, "")
+    return config, stages

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from boneage.run_folder import atomic_path, read_json
 from boneage.stages.plan import RunStages
 
 _BATCH = 16
+# Names of files need not be text.
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 _SEX = {True: 1.0, False: -1.0, None: 0.0}
 _BOX_COLUMNS = [f"{region}_{corner}" for region in REGIONS for corner in ("x1", "y1", "x2", "y2")]
 COLUMNS = ("path", "sex", "months", "sd", "p5", "p95", "entropy", *_BOX_COLUMNS, "flags", "error")
@@ -46,6 +49,17 @@ class Predictor:
         plan = config.localization
         self.config = config
         self.model = _pick_model(config, model)
+        needed = (
+            *stages.attention.values(),
+            *stages.regions.values(),
+            stages.models[self.model.name],
+        )
+        for stage in needed:
+            if not stage.done:
+                raise UserError(
+                    f"{stage.folder}: not done with the run's present settings; "
+                    "run boneage train first"
+                )
         self.localizers: dict[str, LocalizerNetwork] = {}
         self.thresholds: dict[str, float] = {}
         for region in REGIONS:
@@ -152,7 +166,7 @@ def write_predictions(
         How many images could not be read.
     """
     failed = 0
-    with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(out) as temporary, open(temporary, "w", newline="", **_TEXT) as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in predictor.rows(patients):

@@ -52,9 +52,9 @@ def test_an_override_leaves_sections_alone_that_share_its_anchor(name: str, regi
 
 
 def test_later_overrides_win_and_sections_are_made() -> None:
-    config = load_config("smoke", ["bins.last=100", "bins.last=120", "hardware.devices=2"])
+    config = load_config("smoke", ["bins.last=100", "bins.last=120", "hardware.accelerator=cpu"])
     assert config.bins.last == 120
-    assert config.hardware.devices == 2
+    assert config.hardware.accelerator == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_folder_is_no_preset(tmp_path: Path) -> None:
 
 def test_the_digest_follows_the_named_sections_only() -> None:
     config = load_config("demo")
-    other = load_config("demo", ["split.seed=1", "hardware.devices=2"])
+    other = load_config("demo", ["split.seed=1", "hardware.precision=bf16-mixed"])
     assert config.digest("split") != other.digest("split")
     assert config.digest("bins", "contrast") == other.digest("bins", "contrast")
     assert config.digest("split") == load_config("demo").digest("split")

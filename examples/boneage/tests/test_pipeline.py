@@ -160,18 +160,31 @@ def test_flat_image_falls_back_to_the_whole_and_is_flagged(
 
 
 def test_interrupted_training_goes_on_where_it_stopped(
-    copied: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that dies after its first of two epochs trains only the second when run again."""
+    """A run that dies after its first of two epochs trains only the second when run again.
+
+    It ends with the very weights of a run that was left alone.
+    """
     from boneage.networks.training import AgeTask
 
-    config = load_config("smoke", ["training.schedule={epochs: [2], batch_size: 16}"])
+    config = load_config(
+        "smoke",
+        [
+            "training.schedule={epochs: [2], batch_size: 16}",
+            "training.augmentation={rotation: 10, flip: true}",
+        ],
+    )
+    left_alone = shutil.copytree(finished, tmp_path / "left alone")
+    run(config, left_alone, QUIET, until="train")
     epochs: list[int] = []
+    begin = AgeTask.on_train_epoch_start
 
     class PowerCut(Exception):
         pass
 
     def record(self: AgeTask) -> None:
+        begin(self)
         epochs.append(self.current_epoch)
         if self.current_epoch == 1 and len(epochs) == 2:
             raise PowerCut
@@ -182,6 +195,33 @@ def test_interrupted_training_goes_on_where_it_stopped(
     assert epochs == [0, 1]
     run(config, copied, QUIET, until="train")
     assert epochs == [0, 1, 1, 0, 1, 0, 1]
+    for model in config.training.models:
+        weights = Path(f"model-{model.name}", "network.safetensors")
+        assert (copied / weights).read_bytes() == (left_alone / weights).read_bytes()
+
+
+def test_a_refused_command_leaves_the_run_as_it_was(copied: Path) -> None:
+    before = (copied / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match="name them by --data"):
+        run(load_config("rsna100"), copied, QUIET)
+    with pytest.raises(UserError, match="'resnet999': timm has no network of that name"):
+        run(load_config("smoke", ["training.backbone.name=resnet999"]), copied, QUIET)
+    assert (copied / "config.yaml").read_bytes() == before
+
+
+def test_a_run_prepared_otherwise_since_is_not_predicted_with(copied: Path) -> None:
+    run(load_config("smoke", ["contrast=local"]), copied, QUIET, until="prepare")
+    with pytest.raises(UserError, match="not done with the run's present settings"):
+        Predictor(*open_run(copied))
+    run(load_config("smoke"), copied, QUIET, until="prepare")
+    assert Predictor(*open_run(copied)).model.name == "H+R1+R2"
+
+
+def test_a_finished_run_is_taken_up_without_naming_its_preset(copied: Path) -> None:
+    before = _written(copied)
+    again = _boneage("run", "--out", str(copied))
+    assert again.returncode == 0, again.stderr
+    assert _written(copied) == before
 
 
 def test_missing_run_and_model_are_named(finished: Path, tmp_path: Path) -> None:

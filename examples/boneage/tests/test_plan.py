@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from boneage.config import load_config
+from boneage.config import load_config, presets
 from boneage.stages.plan import plan_stages
 
 TWO_EPOCHS = "schedule={epochs: [2], learning_rate: [1.0e-3]}"
@@ -33,7 +34,8 @@ def _keys(tmp_path: Path, *changes: str) -> dict[str, str]:
     ("change", "again"),
     [
         ("bootstrap=999", set()),
-        ("hardware.devices=2", set()),
+        ("hardware.accelerator=cpu", set()),
+        ("hardware.precision=bf16-mixed", HAND | REGION1 | REGION2 | CROPPED | WHOLE),
         ("localization.hand.margin=0.1", {"regions-hand"} | CROPPED),
         (f"localization.hand.{TWO_EPOCHS}", HAND | CROPPED),
         (f"localization.region1.{TWO_EPOCHS}", REGION1 | REGION2 | CROPPED),
@@ -42,7 +44,8 @@ def _keys(tmp_path: Path, *changes: str) -> dict[str, str]:
         ("localization.window=0", {"regions-hand", "regions-region1"} | REGION2 | CROPPED),
         ("localization.warm_start=true", REGION1 | REGION2 | CROPPED),
         ("training.sigma=9", CROPPED - {"crop"} | WHOLE),
-        ("training.size=96", None),
+        ("training.size=96", {"prepare"} | CROPPED | WHOLE),
+        ("localization.region2.size=128", {"prepare"} | REGION2 | CROPPED),
         ("contrast=none", None),
     ],
 )  # fmt: skip
@@ -65,3 +68,12 @@ def test_a_warm_start_depends_on_the_network_before(tmp_path: Path) -> None:
     assert stages.handed_on("hand") is None
     assert stages.handed_on("region1") is stages.attention["hand"]
     assert stages.handed_on("region2") is stages.attention["region1"]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_written_configuration_asks_for_the_same_stages(tmp_path: Path, name: str) -> None:
+    config = load_config(name)
+    written = tmp_path / "config.yaml"
+    written.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    again = load_config(str(written))
+    assert plan_stages(again, tmp_path, None).keys() == plan_stages(config, tmp_path, None).keys()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from boneage.config import Augmentation
 
@@ -61,7 +61,16 @@ def loader(dataset: RegionDataset, batch_size: int, *, shuffle: bool) -> DataLoa
     Batch normalization knows no variance of a single value, so such a batch would raise.
     """
     lonely = shuffle and len(dataset) > batch_size and len(dataset) % batch_size == 1
-    return DataLoader(dataset, batch_size, shuffle=shuffle, drop_last=lonely, collate_fn=_as_it_is)
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=RandomSampler(dataset) if shuffle else None,
+        drop_last=lonely,
+        collate_fn=_as_it_is,
+        # For the seeds of workers, of which there are none. An epoch's order is drawn from torch's
+        # own generator when its first batch is asked for, so that can be set before.
+        generator=torch.Generator(),
+    )
 
 
 def _as_it_is(batch: Batch) -> Batch:

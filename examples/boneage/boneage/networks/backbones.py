@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 
 import timm
 import torch
@@ -29,9 +28,8 @@ class FeatureNetwork(nn.Module):
     def __init__(self, config: Backbone):
         super().__init__()
         self.network = _create(config)
-        self._frozen = _layers_up_to(self.network, config.frozen) if config.frozen else []
-        for layer in self._frozen:
-            layer.requires_grad_(False)
+        if config.frozen:
+            _freeze(self.network, config)
         self.channels: int = self.network.feature_info.channels()[-1]
         mean, std = _normalization(self.network)
         self.register_buffer("mean", mean, persistent=False)
@@ -49,12 +47,18 @@ class FeatureNetwork(nn.Module):
         features: Tensor = self.network(normal.contiguous(memory_format=torch.channels_last))[0]
         return features
 
-    def train(self, mode: bool = True) -> FeatureNetwork:
-        """Set training or evaluation; frozen batch normalization keeps its statistics in both."""
-        super().train(mode)
-        for layer in self._frozen:
-            layer.eval()
-        return self
+
+def check_backbone(config: Backbone) -> None:
+    """Refuse a network that timm does not have, or that cannot be cut or frozen as asked for.
+
+    It is made without memory for its weights, so this takes no time to speak of.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        FeatureNetwork(config.model_copy(update={"pretrained": False}))
 
 
 def _create(config: Backbone) -> nn.Module:
@@ -90,8 +94,9 @@ def _index(config: Backbone) -> int:
         raise UserError(f"backbone {config.name!r}: timm has no network of that name")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        info = timm.create_model(config.name, features_only=True).feature_info
-    strides = info.reduction()
+        features = timm.create_model(config.name, features_only=True)
+    # All maps of the network: some networks leave the first out unless they are asked for it.
+    strides = [map["reduction"] for map in features.feature_info.info]
     if config.dilated:
         return len(strides) - 1
     if config.stride not in strides:
@@ -101,24 +106,17 @@ def _index(config: Backbone) -> int:
     return max(i for i, stride in enumerate(strides) if stride == config.stride)
 
 
-def _layers_up_to(network: nn.Module, stride: int) -> list[nn.Module]:
-    """The layers with weights that end in the feature map at a stride."""
-    ends = [info["module"] for info in network.feature_info.info if info["reduction"] == stride]
-    if not ends:
-        raise UserError(f"backbone: no feature map at stride {stride} up to which it can be frozen")
-    # Depending on the network, timm joins the names of nested layers by dots or by underscores.
-    end = ends[-1].replace(".", "_") + "_"
-    modules = list(network.named_modules())
-    names = [name.replace(".", "_").removeprefix("body_") + "_" for name, _ in modules]
-    last = max(i for i, name in enumerate(names) if name.startswith(end))
-    # Layers stand in the order in which data flow through them.
-    return [layer for _, layer in modules[: last + 1] if list(_weights(layer))]
-
-
-def _weights(layer: nn.Module) -> Iterator[Tensor]:
-    """The parameters and statistics that are the layer's own, not its parts'."""
-    yield from layer.parameters(recurse=False)
-    yield from layer.buffers(recurse=False)
+def _freeze(network: nn.Module, config: Backbone) -> None:
+    """Keep the weights that the feature map at the stride asked for depends on."""
+    early = config.model_copy(update={"stride": config.frozen, "dilated": False})
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        probe = timm.create_model(config.name, features_only=True, out_indices=(_index(early),))
+        probe(torch.zeros(2, 3, 96, 96))[0].sum().backward()
+    weights = dict(network.named_parameters())
+    for name, weight in probe.named_parameters():
+        if weight.grad is not None:
+            weights[name].requires_grad_(False)
 
 
 def _normalization(network: nn.Module) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ def erase_region(
     size = images.shape[-1]
     erased = np.empty_like(images)
     boxes = _boxes_to_erase(regions, shapes, (size, size))
-    seeds = torch.tensor([zlib.crc32(id.encode()) for id in ids])
+    seeds = torch.tensor([zlib.crc32(id.encode(errors="surrogateescape")) for id in ids])
     for i in range(0, len(images), _BATCH):
         part = slice(i, i + _BATCH)
         pixels = to_float(torch.from_numpy(np.array(images[part]))[:, None])

@@ -15,12 +15,14 @@ from ldlcam import ExpectationLDLLoss, triangular_labels
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from boneage.config import Augmentation, Hardware, Localizer, Schedule, Training
 from boneage.data.batches import Batch, augment, to_float
+from boneage.errors import UserError
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regressor import AgeNetwork, decode
 from boneage.run_folder import atomic_path, writing
@@ -33,13 +35,23 @@ class _Task(lightning.LightningModule):
     """A network, its schedule and its augmentation; subclasses say the loss."""
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, augmentation: Augmentation, steps: int
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        augmentation: Augmentation,
+        steps: int,
+        seed: int,
     ):
         super().__init__()
+        self.seed = seed
         self.network = network
         self.schedule = schedule
         self.augmentation = augmentation
         self.steps_per_epoch = steps
+
+    def on_train_epoch_start(self) -> None:
+        """Draw an epoch's order and changes from its number: going on repeats no epoch's."""
+        torch.manual_seed(self.seed + 1_000_003 * (self.current_epoch + 1))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images = to_float(batch.images)
@@ -74,8 +86,8 @@ class LocalizerTask(_Task):
 
     network: LocalizerNetwork
 
-    def __init__(self, network: LocalizerNetwork, config: Localizer, steps: int):
-        super().__init__(network, config.schedule, config.augmentation, steps)
+    def __init__(self, network: LocalizerNetwork, config: Localizer, steps: int, seed: int = 0):
+        super().__init__(network, config.schedule, config.augmentation, steps, seed)
         self.config = config
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -103,8 +115,8 @@ class AgeTask(_Task):
 
     network: AgeNetwork
 
-    def __init__(self, network: AgeNetwork, config: Training, loss: str, steps: int):
-        super().__init__(network, config.schedule, config.augmentation, steps)
+    def __init__(self, network: AgeNetwork, config: Training, loss: str, steps: int, seed: int = 0):
+        super().__init__(network, config.schedule, config.augmentation, steps, seed)
         self.loss = (
             ExpectationLDLLoss(network.bins, config.sigma, config.weight) if loss == "ldl" else None
         )
@@ -141,7 +153,7 @@ def fit(
         train: Batches to learn from.
         validation: Batches to choose by.
         folder: Where checkpoints and logs go.
-        hardware: Accelerator, devices and precision.
+        hardware: Accelerator and precision.
         keep: `"best"` keeps the epoch with the least validation error, `"last"` the last one.
 
     Returns:
@@ -164,9 +176,9 @@ def fit(
         warnings.filterwarnings("ignore", ".*The number of training batches.*")
         # Lightning's own use of torch.
         warnings.filterwarnings("ignore", ".*LeafSpec.*")
-        trainer = lightning.Trainer(
+        trainer = _trainer(
             accelerator=hardware.accelerator,
-            devices=hardware.devices,
+            devices=1,
             precision=hardware.precision,
             max_epochs=sum(task.schedule.epochs),
             logger=CSVLogger(folder, name="log"),
@@ -182,6 +194,13 @@ def fit(
         task.load_state_dict(kept["state_dict"])
         (figures,) = trainer.validate(task, validation, verbose=False)
     return float(figures["val_mae"])
+
+
+def _trainer(**options: Any) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(**options)
+    except MisconfigurationException as error:
+        raise UserError(f"hardware: {error}") from None
 
 
 class _WholeCheckpoints(TorchCheckpointIO):

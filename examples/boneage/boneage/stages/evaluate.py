@@ -46,7 +46,7 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
         "ages": _ages(config, samples, stages.models),
         "versions": {name: metadata.version(name) for name in _PACKAGES}
         | {"python": platform.python_version()},
-        "configuration": config.model_dump(mode="json", exclude={"data", "hardware"}),
+        "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
     if config.data is None:
         metrics["ages"]["floors"] = _floors(config, metrics["localization"])

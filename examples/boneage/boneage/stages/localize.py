@@ -76,7 +76,7 @@ def train_attention(
     batch = own.schedule.batch_size
     batches = loader(train, batch, shuffle=True)
     error = fit(
-        LocalizerTask(network, own, len(batches)),
+        LocalizerTask(network, own, len(batches), config.seed),
         batches,
         loader(validation, 2 * batch, shuffle=False),
         stage.folder,

@@ -30,16 +30,23 @@ class RunStages:
         place = REGIONS.index(region)
         return self.attention[REGIONS[place - 1]] if self.warm_start and place else None
 
-    def seconds(self) -> dict[str, float]:
-        """How long each stage took."""
-        named = {
+    def every(self) -> dict[str, Stage]:
+        """All stages by their titles."""
+        return {
             "prepare": self.prepared,
             **{f"attention {name}": stage for name, stage in self.attention.items()},
             **{f"regions {name}": stage for name, stage in self.regions.items()},
             "crop": self.cropped,
             **{f"model {name}": stage for name, stage in self.models.items()},
         }
-        return {name: round(stage.seconds, 1) for name, stage in named.items()}
+
+    def seconds(self) -> dict[str, float]:
+        """How long each stage took."""
+        return {name: round(stage.seconds, 1) for name, stage in self.every().items()}
+
+    def keys(self) -> dict[str, str]:
+        """What each stage is computed from, by its title."""
+        return {name: stage.key for name, stage in self.every().items()}
 
 
 def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
@@ -48,14 +55,15 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
     Without the data set the keys fit no stage: good for reading a run, not for going on.
     """
     plan = config.localization
-    prepare_key = _key(
+    data_key = _key(
         config.digest("split", "bins", "contrast"),
         _data_digest(data),
         (config.digest("phantom"), phantom.fingerprint()) if config.data is None else "",
-        {region: getattr(plan, region).size for region in REGIONS},
-        config.training.size,
     )
-    prepared = Stage(folder / "prepare", prepare_key)
+    # The stages after it each read one size: another size asks for these images, not for theirs.
+    sizes = {region: getattr(plan, region).size for region in REGIONS}, config.training.size
+    prepared = Stage(folder / "prepare", _key(data_key, sizes))
+    learned_with = config.digest("bins", "seed"), config.hardware.precision
     attention: dict[str, Stage] = {}
     regions: dict[str, Stage] = {}
     for region in REGIONS:
@@ -63,17 +71,17 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
         erased = regions["region1"].key if region == "region2" else ""
         begun = [stage.key for stage in attention.values()] if plan.warm_start else []
         learning = plan.sex, own.model_dump(exclude={"threshold", "margin"})
-        attention_key = _key(prepare_key, erased, begun, learning, config.digest("bins", "seed"))
+        attention_key = _key(data_key, erased, begun, learning, learned_with)
         attention[region] = Stage(folder / f"attention-{region}", attention_key)
         rule = plan.window, plan.mirror, plan.component, plan.thresholds
         find_key = _key(attention_key, rule, own.threshold, own.margin)
         regions[region] = Stage(folder / f"regions-{region}", find_key)
-    crop_key = _key(prepare_key, config.training.size, *(regions[name].key for name in REGIONS))
+    crop_key = _key(data_key, config.training.size, *(regions[name].key for name in REGIONS))
     shared = config.training.model_dump(exclude={"models"})
 
     def model_stage(model: Model) -> Stage:
-        seen = prepare_key if model.regions == ("whole",) else crop_key
-        own_key = _key(seen, shared, model.model_dump(), config.digest("bins", "seed"))
+        seen = data_key if model.regions == ("whole",) else crop_key
+        own_key = _key(seen, shared, model.model_dump(), learned_with)
         return Stage(folder / f"model-{model.name}", own_key)
 
     return RunStages(
@@ -91,7 +99,11 @@ def _data_digest(data: Path | None) -> str:
     if data is None:
         return ""
     tables = (path for path in (find_table(data), data / "boxes.csv") if path.exists())
-    images = [(str(path.relative_to(data)), path.stat().st_size) for path in image_files(data)]
+    images = [
+        # A link that leads nowhere is named when the table asks for its image.
+        (str(path.relative_to(data)), path.stat().st_size if path.exists() else None)
+        for path in image_files(data)
+    ]
     return _key(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in tables), images)
 
 

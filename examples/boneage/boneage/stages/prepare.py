@@ -88,7 +88,7 @@ def whole_path(stage: Stage, size: int) -> Path:
 def _sizes(config: Config) -> list[int]:
     """The sizes at which whole images are needed: by the attention networks and by model O."""
     plan = config.localization
-    sizes = {localizer.size for localizer in (plan.hand, plan.region1, plan.region2)}
+    sizes = {localizer.size for localizer in plan.localizers()}
     return sorted(sizes | {config.training.size})
 
 

@@ -38,7 +38,7 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
     batch = plan.schedule.batch_size
     batches = loader(learn, batch, shuffle=True)
     error = fit(
-        AgeTask(network, plan, model.loss, len(batches)),
+        AgeTask(network, plan, model.loss, len(batches), config.seed),
         batches,
         loader(choose, 2 * batch, shuffle=False),
         stage.folder,
