@@ -11,6 +11,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from boneage.errors import UserError
 
@@ -82,6 +85,31 @@ def read_json(path: Path) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: not readable as JSON ({error}); delete it and run again"
+        ) from None
+
+
+def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """Read a .npy file, or map it into memory, with the file's name in the message if it cannot."""
+    with _reading_arrays(path):
+        return np.asanyarray(np.load(path, mmap_mode="r" if mapped else None))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a .npz file whole, with the file's name in the message when it cannot be read."""
+    with _reading_arrays(path), open(path, "rb") as file, np.load(file) as arrays:
+        return dict(arrays)
+
+
+@contextlib.contextmanager
+def _reading_arrays(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; run the stage that writes it first") from None
+    # An array file whose content is damaged is anything, to numpy also a pickle or no archive.
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete {path.parent} and run again"
         ) from None
 
 

@@ -14,7 +14,14 @@ import pytest
 from conftest import left_in
 
 from boneage.errors import UserError
-from boneage.run_folder import Stage, atomic_path, read_json, write_json
+from boneage.run_folder import (
+    Stage,
+    atomic_path,
+    read_array,
+    read_arrays,
+    read_json,
+    write_json,
+)
 
 
 def test_a_new_file_takes_its_name_when_the_block_ends(tmp_path: Path) -> None:
@@ -297,3 +304,26 @@ def test_drafts_of_two_processes_differ(tmp_path: Path) -> None:
         second.write_text("second")
     assert (tmp_path / "a.txt").read_text() == "first"
     assert secrets.token_hex(8) != secrets.token_hex(8)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(300), b"no arrays", b"PK\x03\x04" + bytes(90)])
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_damaged_arrays_are_named(tmp_path: Path, name: str, content: bytes) -> None:
+    read = read_array if name.endswith("npy") else read_arrays
+    path = tmp_path / name
+    with pytest.raises(UserError, match=f"{name}: not there"):
+        read(path)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: cannot be read .* delete .* and run again"):
+        read(path)
+
+
+def test_arrays_are_read_as_they_were_written(tmp_path: Path) -> None:
+    numbers = np.arange(6.0).reshape(2, 3)
+    np.save(tmp_path / "a.npy", numbers)
+    np.savez(tmp_path / "a.npz", rows=numbers, other=numbers + 1)
+    for mapped in (False, True):
+        np.testing.assert_array_equal(read_array(tmp_path / "a.npy", mapped=mapped), numbers)
+    found = read_arrays(tmp_path / "a.npz")
+    assert found.keys() == {"rows", "other"}
+    np.testing.assert_array_equal(found["other"], numbers + 1)

@@ -16,6 +16,7 @@ from boneage.data.samples import Samples
 from boneage.networks.regions import erase_region
 from boneage.report.pictures import grey_picture, heat_picture
 from boneage.report.wording import ANNOTATED, FOUND
+from boneage.run_folder import read_array
 from boneage.stages.crop import crop_path
 from boneage.stages.evaluate import test_predictions
 from boneage.stages.localize import Found
@@ -173,7 +174,7 @@ def _attention_size(config: Config, region: str) -> int:
 
 
 def _rows_of(path: Any, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(np.load(path, mmap_mode="r")[rows])
+    return np.asarray(read_array(path, mapped=True)[rows])
 
 
 def _reading(

@@ -17,7 +17,7 @@ from boneage import phantom
 from boneage.config import REGIONS, TRUTH, Config, Model
 from boneage.data import splits
 from boneage.data.samples import Samples
-from boneage.run_folder import Stage, atomic_path, read_json, write_json
+from boneage.run_folder import Stage, atomic_path, read_array, read_arrays, read_json, write_json
 from boneage.stages.controls import median_box_scores
 from boneage.stages.localize import Found
 from boneage.stages.plan import RunStages
@@ -74,7 +74,7 @@ def _data(config: Config, samples: Samples) -> dict[str, Any]:
 
 def _localization(region: str, attention: Stage, stage: Stage, samples: Samples) -> dict[str, Any]:
     found, chosen = Found.load(stage), read_json(stage / "threshold.json")
-    heatmaps = torch.from_numpy(np.load(stage / "heatmaps.npy"))
+    heatmaps = torch.from_numpy(read_array(stage / "heatmaps.npy"))
     against = {}
     for name in TRUTH[region]:
         rows = samples.boxed_rows(name, splits.BOXES_SCORE)
@@ -149,9 +149,9 @@ def _write_predictions(path: Path, samples: Samples, models: dict[str, Stage]) -
 
 def test_predictions(stage: Stage, rows: np.ndarray) -> dict[str, np.ndarray]:
     """A model's predictions of the given rows."""
-    with np.load(stage / "predictions.npz") as arrays:
-        index = np.searchsorted(arrays["rows"], rows)
-        return {name: arrays[name][index] for name in arrays.files if name != "rows"}
+    predicted = read_arrays(stage / "predictions.npz")
+    index = np.searchsorted(predicted.pop("rows"), rows)
+    return {name: values[index] for name, values in predicted.items()}
 
 
 def _floors(config: Config, localization: dict[str, Any]) -> dict[str, float]:

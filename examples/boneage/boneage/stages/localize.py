@@ -19,7 +19,7 @@ from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.storage import load_backbone, load_network, save_network
 from boneage.networks.training import LocalizerTask, fit
-from boneage.run_folder import Stage, atomic_path, write_json
+from boneage.run_folder import Stage, atomic_path, read_array, read_arrays, write_json
 from boneage.stages.prepare import whole_path
 
 # Below this mean IoU a region and an annotated one merely touch.
@@ -36,8 +36,7 @@ class Found:
     @classmethod
     def load(cls, stage: Stage) -> Found:
         """Read the boxes that the stage wrote."""
-        with np.load(stage / "regions.npz") as arrays:
-            return cls(arrays["boxes"], arrays["valid"])
+        return cls(**read_arrays(stage / "regions.npz"))
 
     def regions(self) -> Regions:
         """The same as tensors."""
@@ -91,7 +90,7 @@ def attention_input(
     own: Localizer, samples: Samples, stage: Stage, prepared: Stage, erased_by: Stage | None
 ) -> np.ndarray:
     """Whole images at the network's size, with the region that was found before erased."""
-    images = np.load(whole_path(prepared, own.size), mmap_mode="r")
+    images = read_array(whole_path(prepared, own.size), mapped=True)
     if erased_by is None:
         return images
     path = stage / "erased.npy"
@@ -100,7 +99,7 @@ def attention_input(
         shapes = torch.from_numpy(samples.shapes)
         with atomic_path(path) as temporary:
             np.save(temporary, erase_region(images, regions, shapes, samples.ids))
-    return np.load(path, mmap_mode="r")
+    return read_array(path, mapped=True)
 
 
 def find(

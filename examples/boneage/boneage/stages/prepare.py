@@ -18,7 +18,8 @@ from boneage.data.samples import Samples, truth_arrays
 from boneage.data.splits import split_ids, write_split
 from boneage.data.tables import Radiograph, read_table
 from boneage.errors import UserError
-from boneage.run_folder import Stage, read_json
+from boneage.phantom.dataset import ABOUT, BOXES, IMAGES, LABELS
+from boneage.run_folder import Stage, read_json, writing
 
 # Where two readers drew boxes, the expert's count.
 _READERS = ("phantom", "train", "val", "test", "eval_expert")
@@ -46,6 +47,7 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
             config.contrast,
             lambda done: progress.advance(bar, done),
         )
+    _check_boxes(truth, ids, shapes)
     _samples(radiographs, parts, shapes, truth).save(stage.folder)
     counts = ", ".join(f"{part} {count}" for part, count in Counter(parts.values()).items())
     console.print(f"{len(ids)} radiographs: {counts}")
@@ -55,18 +57,21 @@ def draw_phantom(config: PhantomData, folder: Path, console: Console) -> None:
     """Draw the phantom data set, unless the same one lies there already.
 
     Raises:
-        UserError: If the folder holds something else than a phantom data set.
+        UserError: If the folder holds something else, also beside a phantom data set.
     """
     drawing = phantom.PhantomConfig(config.size, config.bits, config.variant)
-    about = folder / "phantom.json"
+    about = folder / ABOUT
     if about.exists():
         known, wanted = read_json(about), config.model_dump(mode="json")
-        drawn = known | known["config"]
-        same = all(drawn[name] == value for name, value in wanted.items())
-        if same and known["fingerprint"] == phantom.fingerprint():
+        drawn = known | known.get("config", {})
+        same = all(drawn.get(name) == value for name, value in wanted.items())
+        if same and known.get("fingerprint") == phantom.fingerprint():
             return
-        shutil.rmtree(folder)
-    elif folder.exists() and any(folder.iterdir()):
+        with writing(folder):
+            shutil.rmtree(folder / IMAGES, ignore_errors=True)
+            for name in (LABELS, BOXES, ABOUT):
+                (folder / name).unlink(missing_ok=True)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder}: holds something else already; name a new folder")
     with Progress(console=console) as progress:
         bar = progress.add_task("drawing phantoms", total=config.count)
@@ -78,6 +83,19 @@ def draw_phantom(config: PhantomData, folder: Path, console: Console) -> None:
             boxed=config.boxed,
             progress=lambda done: progress.update(bar, completed=done),
         )
+
+
+def _check_boxes(truth: dict[str, np.ndarray], ids: tuple[str, ...], shapes: np.ndarray) -> None:
+    """Boxes drawn in another frame than the images' own would choose meaningless thresholds."""
+    for name, boxes in truth.items():
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        outside = (centers < 0).any(axis=1) | (centers > shapes[:, ::-1]).any(axis=1)
+        for row in np.flatnonzero(outside)[:1]:
+            height, width = shapes[row]
+            raise UserError(
+                f"boxes.csv: the {name} box of {ids[row]} lies outside of its image, which has "
+                f"{width} x {height} pixels; give boxes in pixels of the image files"
+            )
 
 
 def whole_path(stage: Stage, size: int) -> Path:

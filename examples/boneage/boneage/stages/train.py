@@ -13,7 +13,7 @@ from boneage.data.samples import Samples
 from boneage.networks.regressor import AgeNetwork, AgePrediction
 from boneage.networks.storage import save_network
 from boneage.networks.training import AgeTask, fit
-from boneage.run_folder import Stage, atomic_path, write_json
+from boneage.run_folder import Stage, atomic_path, read_array, write_json
 from boneage.stages.crop import crop_path
 
 
@@ -26,7 +26,7 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
     plan = config.training
     samples = Samples.load(prepared.folder)
     regions = [
-        np.load(crop_path(cropped, prepared, region, config), mmap_mode="r")
+        read_array(crop_path(cropped, prepared, region, config), mapped=True)
         for region in model.regions
     ]
     lightning.seed_everything(config.seed, verbose=False)
