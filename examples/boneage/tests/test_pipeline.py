@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from safetensors.numpy import load_file
 
 from boneage.config import Config, load_config
 from boneage.errors import UserError
+from boneage.networks.training import AgeTask, LocalizerTask
 from boneage.pipeline import open_run, run
 from boneage.predictor import COLUMNS, Patient, Predictor, collect, write_predictions
 from boneage.run_folder import read_json
@@ -139,8 +141,6 @@ def test_predict_makes_rows_of_bad_images(finished: Path, tmp_path: Path) -> Non
 def test_flat_image_falls_back_to_the_whole_and_is_flagged(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
     from boneage.networks.localizer import LocalizerNetwork
 
     image = next((finished / "phantom" / "boneage-training-dataset").glob("*.png"))
@@ -167,8 +167,6 @@ def test_interrupted_training_goes_on_where_it_stopped(
 
     It ends with the very weights of a run that was left alone.
     """
-    from boneage.networks.training import AgeTask
-
     config = load_config(
         "smoke",
         [
@@ -201,6 +199,28 @@ def test_interrupted_training_goes_on_where_it_stopped(
         expected, found = (load_file(folder / path) for folder in (left_alone, copied))
         assert found.keys() == expected.keys()
         assert all(np.array_equal(found[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_warm_start_hands_the_backbone_on(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, warm: bool
+) -> None:
+    begun: list[dict[str, np.ndarray]] = []
+
+    def fit(task: LocalizerTask, *_: object, **__: object) -> float:
+        features = task.network.features
+        begun.append({name: w.numpy().copy() for name, w in features.state_dict().items()})
+        for weight in features.parameters():
+            torch.nn.init.normal_(weight)
+        return 0.0
+
+    monkeypatch.setattr("boneage.stages.localize.fit", fit)
+    config = load_config("smoke", [f"localization.warm_start={warm}", "seed=7"])
+    run(config, copied, QUIET, until="localize")
+    for region, begins in zip(("hand", "region1"), begun[1:], strict=True):
+        before = load_file(copied / f"attention-{region}" / "network.safetensors")
+        same = [np.array_equal(before[f"features.{name}"], w) for name, w in begins.items()]
+        assert all(same) if warm else not all(same)
 
 
 def test_a_refused_command_leaves_the_run_as_it_was(copied: Path) -> None:
