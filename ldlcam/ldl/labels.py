@@ -237,9 +237,7 @@ def _mean_preserving_tilt(logs: Tensor, offsets: Tensor, spread: Tensor, edges: 
     limit = 2 * (1 / spread + steepest / widths.min() + widths.max() / spread.square())
     tilt, low, high = torch.zeros_like(spread), -limit, limit
     for _ in range(_NEWTON_STEPS):
-        shares = (logs + tilt * offsets).softmax(-1)
-        mean = (shares * offsets).sum(-1, keepdim=True)
-        variance = (shares * (offsets - mean).square()).sum(-1, keepdim=True)
+        mean, variance = _tilted_moments(tilt, logs, offsets)
         low = torch.where(mean < 0, tilt, low)
         high = torch.where(mean < 0, high, tilt)
         step = tilt - mean / variance.clamp(min=torch.finfo(mean.dtype).tiny)
@@ -249,9 +247,14 @@ def _mean_preserving_tilt(logs: Tensor, offsets: Tensor, spread: Tensor, edges: 
 
 def _with_gradient(tilt: Tensor, logs: Tensor, offsets: Tensor, edges: Tensor) -> Tensor:
     """The same tilt, with its dependence on values and spread: that of one more Newton step."""
-    shares = (logs + tilt * offsets).softmax(-1)
-    mean = (shares * offsets).sum(-1, keepdim=True)
-    variance = (shares * (offsets - mean).square()).sum(-1, keepdim=True).detach()
+    mean, variance = _tilted_moments(tilt, logs, offsets)
     # Where a single bin holds all, no tilt moves the mean, and the step would be infinite.
     least = 1e-6 * edges.diff().min().square()
-    return tilt - (mean - mean.detach()) / variance.clamp(min=least)
+    return tilt - (mean - mean.detach()) / variance.detach().clamp(min=least)
+
+
+def _tilted_moments(tilt: Tensor, logs: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (N, 1) of the offsets with shares exp(logs + tilt * offsets)."""
+    shares = (logs + tilt * offsets).softmax(-1)
+    mean = (shares * offsets).sum(-1, keepdim=True)
+    return mean, (shares * (offsets - mean).square()).sum(-1, keepdim=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +22,10 @@ from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.regressor import AgeNetwork
 from boneage.networks.storage import load_network
-from boneage.run_folder import atomic_path, read_json
+from boneage.run_folder import TEXT, atomic_path, read_json
 from boneage.stages.plan import RunStages
 
 _BATCH = 16
-# Names of files need not be text.
-_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 _SEX = {True: 1.0, False: -1.0, None: 0.0}
 _BOX_COLUMNS = [f"{region}_{corner}" for region in REGIONS for corner in ("x1", "y1", "x2", "y2")]
 COLUMNS = ("path", "sex", "months", "sd", "p5", "p95", "entropy", *_BOX_COLUMNS, "flags", "error")
@@ -166,7 +163,7 @@ def write_predictions(
         How many images could not be read.
     """
     failed = 0
-    with atomic_path(out) as temporary, open(temporary, "w", newline="", **_TEXT) as file:
+    with atomic_path(out) as temporary, open(temporary, "w", newline="", **TEXT) as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in predictor.rows(patients):

@@ -17,6 +17,9 @@ import numpy as np
 
 from boneage.errors import UserError
 
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""How tables with names of files are opened: these need not be text."""
+
 _MARKER = "done.json"
 _DRAFT = ".draft-"
 _NO_KEY: dict[str, Any] = {"key": None, "done": False, "seconds": 0.0}

@@ -20,14 +20,7 @@ WHOLE = {"model-O-L1", "model-O"}
 
 def _keys(tmp_path: Path, *changes: str) -> dict[str, str]:
     stages = plan_stages(load_config("smoke", list(changes)), tmp_path, None)
-    every = [
-        stages.prepared,
-        stages.cropped,
-        *stages.attention.values(),
-        *stages.regions.values(),
-        *stages.models.values(),
-    ]
-    return {stage.folder.name: stage.key for stage in every}
+    return {stage.folder.name: stage.key for stage in stages.every().values()}
 
 
 @pytest.mark.parametrize(

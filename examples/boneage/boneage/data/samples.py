@@ -6,18 +6,15 @@ import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
 from boneage.config import TRUTH
 from boneage.errors import UserError
-from boneage.run_folder import atomic_path
+from boneage.run_folder import TEXT, atomic_path
 
 _TABLE, _TRUTH = "samples.csv", "truth.npz"
-# Names of files need not be text.
-_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 _HEADER = ("id", "part", "months", "male", "height", "width", "path")
 
 
@@ -61,7 +58,7 @@ class Samples:
         """Write the table and the boxes."""
         with (
             atomic_path(folder / _TABLE) as temporary,
-            open(temporary, "w", newline="", **_TEXT) as file,
+            open(temporary, "w", newline="", **TEXT) as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_HEADER)
@@ -80,7 +77,7 @@ class Samples:
             UserError: If it is not there, or not whole.
         """
         try:
-            with open(folder / _TABLE, newline="", **_TEXT) as file:
+            with open(folder / _TABLE, newline="", **TEXT) as file:
                 reader = csv.DictReader(file)
                 rows = list(reader)
             with open(folder / _TRUTH, "rb") as archive, np.load(archive) as arrays:
