@@ -73,6 +73,15 @@ def test_wheel_works_in_a_bare_environment(bare_python: Path, tmp_path: Path) ->
     assert Path(used).is_relative_to(bare_python.parents[1])
 
 
+@pytest.mark.long
+def test_wheel_fetches_what_it_depends_on(wheel: Path, tmp_path: Path) -> None:
+    _run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    _run(python, "-m", "pip", "install", "--disable-pip-version-check", wheel)
+    used = _run(python, "-I", "-W", "error", "-c", USE, cwd=tmp_path)
+    assert Path(used).is_relative_to(tmp_path)
+
+
 def test_import_brings_nothing_optional_and_no_scipy() -> None:
     listing = "import sys; print(*sys.modules)"
     before = _run(sys.executable, "-c", f"import torch, numpy, einops; {listing}").split()
