@@ -14,10 +14,10 @@ from ldlcam import Regions
 from torch import Tensor
 
 from boneage.config import REGIONS, Config, Localizer, Model
-from boneage.data.batches import to_float
 from boneage.data.cache import render
 from boneage.data.images import SUFFIXES, even_contrast, image_files, read_radiograph
 from boneage.errors import UserError
+from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.regressor import AgeNetwork
@@ -57,16 +57,18 @@ class Predictor:
                     f"{stage.folder}: not done with the run's present settings; "
                     "run boneage train first"
                 )
+        device = pick_device(config.hardware)
         self.localizers: dict[str, LocalizerNetwork] = {}
         self.thresholds: dict[str, float] = {}
         for region in REGIONS:
             network = LocalizerNetwork(getattr(plan, region), config.bins, plan)
             load_network(network, stages.attention[region] / "network.safetensors")
-            self.localizers[region] = network
+            self.localizers[region] = network.to(device)
             chosen = read_json(stages.regions[region] / "threshold.json")
             self.thresholds[region] = chosen["threshold"]
         self.network = AgeNetwork(config.training, self.model, config.bins)
         load_network(self.network, stages.models[self.model.name] / "network.safetensors")
+        self.network.to(device)
 
     def rows(self, patients: Iterable[Patient]) -> Iterator[dict[str, str]]:
         """One row of `COLUMNS` an image, in the given order; a bad image's row says its error."""
@@ -103,8 +105,7 @@ class Predictor:
             ]))
             for i, image in enumerate(images)
         ])  # fmt: skip
-        with torch.no_grad():
-            ages = self.network.predict(to_float(torch.from_numpy(crops)), sex)
+        ages = self.network.predict(torch.from_numpy(crops), sex)
         for i, patient in enumerate(patients):
             boxes = torch.cat([regions[name].boxes[i] for name in REGIONS]).tolist()
             flags = [f"no-{name}" for name in REGIONS if not regions[name].valid[i]]

@@ -247,7 +247,8 @@ def _ages(loss: str, size: int = 64, **options: object) -> AgeNetwork:
 @pytest.mark.parametrize("size", [32, 64, 160, 224])
 def test_age_network_answers_at_any_input_size(loss: str, size: int) -> None:
     network = _ages(loss, size)
-    ages = network.predict(torch.rand(2, 1, size, size), torch.tensor([1.0, 0.0]))
+    images = torch.randint(256, (2, 1, size, size), dtype=torch.uint8)
+    ages = network.predict(images, torch.tensor([1.0, 0.0]))
     assert ages.months.shape == (2,)
     assert ((ages.months >= 1) & (ages.months <= 24)).all()
     known = torch.isfinite(torch.stack(ages[1:]))

@@ -12,6 +12,7 @@ from torch import nn
 from boneage.config import (
     Backbone,
     BinRange,
+    Hardware,
     Localization,
     Localizer,
     Model,
@@ -19,11 +20,11 @@ from boneage.config import (
     Training,
     load_config,
 )
-from boneage.data.batches import Batch
+from boneage.data.batches import Batch, RegionDataset, loader
 from boneage.errors import UserError
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regressor import AgeNetwork
-from boneage.networks.training import AgeTask, LocalizerTask, _WholeCheckpoints
+from boneage.networks.training import AgeTask, LocalizerTask, _WholeCheckpoints, fit
 
 TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
 BINS = BinRange(first=1, last=24, step=1)
@@ -129,3 +130,17 @@ def test_full_disk_leaves_the_last_checkpoint_as_it_was(
         checkpoints.save_checkpoint({"epoch": 2}, path)
     assert torch.load(path)["epoch"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"not a checkpoint at all"])
+def test_a_damaged_checkpoint_is_named_with_its_remedy(tmp_path: Path, content: bytes) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "last.ckpt").write_bytes(content)
+    months, images = np.arange(1.0, 9.0), np.zeros((8, 64, 64), np.uint8)
+    batches = loader(
+        RegionDataset([images], months, months > 4, np.arange(8)), batch_size=4, shuffle=False
+    )
+    with pytest.raises(UserError, match=r"last\.ckpt: the checkpoint is damaged .*; delete"):
+        fit(_localizer("kl"), batches, batches, tmp_path, Hardware(accelerator="cpu"), keep="last")
+    assert (checkpoints / "last.ckpt").read_bytes() == content

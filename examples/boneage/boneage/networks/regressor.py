@@ -9,6 +9,7 @@ from ldlcam import Bins, ExpectationHead, LabelDistribution
 from torch import Tensor, nn
 
 from boneage.config import BinRange, Model, Training
+from boneage.data.batches import to_float
 from boneage.networks.backbones import FeatureNetwork
 
 _SEX_UNITS = 32
@@ -60,9 +61,12 @@ class AgeNetwork(nn.Module):
         output: Tensor = self.head(features, sex[:, None] if self.sex else None)
         return output
 
+    @torch.no_grad()
     def predict(self, images: Tensor, sex: Tensor) -> AgePrediction:
-        """As `forward`, decoded: months and, from a distribution, how sure they are."""
-        return decode(self(images, sex), self.bins)
+        """Images (N, R, S, S) uint8 and sex (N,), on any device -> their ages, on the CPU."""
+        device = self.convolution.weight.device
+        ages = decode(self(to_float(images.to(device)), sex.to(device)), self.bins)
+        return AgePrediction(*(column.cpu() for column in ages))
 
     def _cells(self, size: int) -> int:
         training = self.features.training

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from boneage.config import Augmentation, Hardware, Localizer, Schedule, Training
 from boneage.data.batches import Batch, augment, to_float
 from boneage.errors import UserError
+from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regressor import AgeNetwork, decode
 from boneage.run_folder import atomic_path, writing
@@ -177,7 +178,7 @@ def fit(
         # Lightning's own use of torch.
         warnings.filterwarnings("ignore", ".*LeafSpec.*")
         trainer = _trainer(
-            accelerator=hardware.accelerator,
+            accelerator=pick_device(hardware).type,
             devices=1,
             precision=hardware.precision,
             max_epochs=sum(task.schedule.epochs),
@@ -188,9 +189,11 @@ def fit(
             num_sanity_val_steps=0,
         )
         last = folder / "checkpoints" / "last.ckpt"
-        trainer.fit(task, train, validation, ckpt_path=last if last.exists() else None)
-        path = folder / "checkpoints" / f"{keep}.ckpt"
-        kept = torch.load(path, map_location="cpu", weights_only=False)
+        going_on = last.exists()
+        if going_on:
+            _read_checkpoint(last)
+        trainer.fit(task, train, validation, ckpt_path=last if going_on else None)
+        kept = _read_checkpoint(folder / "checkpoints" / f"{keep}.ckpt")
         task.load_state_dict(kept["state_dict"])
         (figures,) = trainer.validate(task, validation, verbose=False)
     return float(figures["val_mae"])
@@ -201,6 +204,17 @@ def _trainer(**options: Any) -> lightning.Trainer:
         return lightning.Trainer(**options)
     except MisconfigurationException as error:
         raise UserError(f"hardware: {error}") from None
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({type(error).__name__}); delete the folder "
+            f"{path.parent} to train this network from its beginning"
+        ) from None
+    return checkpoint
 
 
 class _WholeCheckpoints(TorchCheckpointIO):

@@ -15,6 +15,7 @@ from boneage.config import TRUTH, Config, Localizer
 from boneage.data import splits
 from boneage.data.batches import RegionDataset, loader, signed_sex
 from boneage.data.samples import Samples
+from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.storage import load_backbone, load_network, save_network
@@ -116,6 +117,7 @@ def find(
     samples = Samples.load(prepared.folder)
     network = LocalizerNetwork(own, config.bins, config.localization)
     load_network(network, attention / "network.safetensors")
+    network.to(pick_device(config.hardware))
     images = attention_input(own, samples, attention, prepared, erased_by)
     heatmaps = attend(network, images, signed_sex(samples.male)).heatmaps
     shapes = torch.from_numpy(samples.shapes)

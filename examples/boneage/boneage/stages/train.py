@@ -8,8 +8,9 @@ import torch
 
 from boneage.config import Config, Model
 from boneage.data import splits
-from boneage.data.batches import RegionDataset, loader, to_float
+from boneage.data.batches import RegionDataset, loader
 from boneage.data.samples import Samples
+from boneage.networks.devices import pick_device
 from boneage.networks.regressor import AgeNetwork, AgePrediction
 from boneage.networks.storage import save_network
 from boneage.networks.training import AgeTask, fit
@@ -45,9 +46,9 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
         config.hardware,
         keep="best",
     )
-    network.eval()
-    save_network(network, stage / "network.safetensors")
+    save_network(network.eval(), stage / "network.safetensors")
     write_json(stage / "training.json", {"validation_mae": error})
+    network.to(pick_device(config.hardware))
     rows = np.flatnonzero(samples.parts != splits.TRAIN)
     dataset = RegionDataset(regions, samples.months, samples.male, rows)
     predictions = predict_ages(network, dataset)
@@ -59,10 +60,8 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
 
 def predict_ages(network: AgeNetwork, dataset: RegionDataset) -> dict[str, np.ndarray]:
     """Ages of every row of a data set, in its order: one array (N,) a field of AgePrediction."""
-    with torch.no_grad():
-        parts = [
-            network.predict(to_float(batch.images), batch.sex)
-            for batch in loader(dataset, 64, shuffle=False)
-        ]
+    parts = [
+        network.predict(batch.images, batch.sex) for batch in loader(dataset, 64, shuffle=False)
+    ]
     columns = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
     return dict(zip(AgePrediction._fields, columns, strict=True))
