@@ -8,6 +8,8 @@ here.
 
 from ldlcam.cam import (
     CAMHead,
+    GeneralizedMeanPool,
+    LogSumExpPool,
     Regions,
     ThresholdSweep,
     average_precision,
@@ -52,8 +54,10 @@ __all__ = [
     "CAMHead",
     "ExpectationHead",
     "ExpectationLDLLoss",
+    "GeneralizedMeanPool",
     "Interval",
     "LabelDistribution",
+    "LogSumExpPool",
     "LossTerms",
     "Regions",
     "ThresholdSweep",

@@ -21,10 +21,13 @@ from ldlcam.cam.metrics import (
     pointing_game,
     threshold_sweep,
 )
+from ldlcam.cam.pooling import GeneralizedMeanPool, LogSumExpPool
 from ldlcam.cam.regions import Regions, mask_boxes, threshold_mask
 
 __all__ = [
     "CAMHead",
+    "GeneralizedMeanPool",
+    "LogSumExpPool",
     "Regions",
     "ThresholdSweep",
     "average_precision",

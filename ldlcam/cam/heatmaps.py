@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ldlcam._check import check_tensor
+from ldlcam.cam.pooling import weighted_sum
 
 
 def class_activation_map(
@@ -47,9 +48,7 @@ def class_activation_map(
     check_tensor("features", features, "N C h w", "floating")
     check_tensor("weight", weight, "T C", "floating", C=features.shape[1])
     check_tensor("classes", classes, "N", "integer", N=len(features))
-    filters = class_weights(weight, classes, window).to(features.dtype)
-    maps = torch.bmm(filters.unsqueeze(1), features.flatten(2))
-    return maps.view(len(features), *features.shape[2:])
+    return weighted_sum(features, class_weights(weight, classes, window))
 
 
 def class_weights(weight: Tensor, classes: Tensor, window: int) -> Tensor:

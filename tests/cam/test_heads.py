@@ -8,10 +8,10 @@ from torch.autograd import gradcheck
 from ldlcam.cam import CAMHead
 from tests.cam.maps import seeds, sides
 
-POOLS = ("avg", "max")
+POOLS = ("avg", "max", "lse", "gem")
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", ["avg", "max"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_scores_are_those_of_pooling_and_linear(pool: str, bias: bool) -> None:
     head = CAMHead(6, 4, pool=pool, bias=bias)  # type: ignore[arg-type]
@@ -62,6 +62,7 @@ def test_evidence_sums_to_the_score(
     assert evidence.shape == (4, height, width)
     expected = window_means(head(features) - head.bias, classes, window)
     torch.testing.assert_close(evidence.sum((1, 2)), expected)
+    assert torch.equal(head.evidence_maps(features[:0], classes[:0]), evidence[:0])
 
 
 def window_means(scores: Tensor, classes: Tensor, window: int) -> Tensor:
@@ -145,14 +146,99 @@ def test_autocast(pool: str) -> None:
 
 def test_prints_and_saves() -> None:
     head = CAMHead(3, 4, pool="max", bias=False)
-    assert repr(head) == "CAMHead(3, 4, pool='max', bias=False)"
+    assert repr(head) == "CAMHead(\n  3, 4, bias=False\n  (pool): MaxPool()\n)"
     assert set(head.state_dict()) == {"weight"}
     assert set(CAMHead(3, 4).state_dict()) == {"weight", "bias"}
+    assert set(CAMHead(3, 4, pool="gem").state_dict()) == {"weight", "bias", "pool.power"}
+
+
+def test_any_module_or_function_may_pool() -> None:
+    def median(features: Tensor) -> Tensor:
+        return features.flatten(2).median(2).values
+
+    features, classes = torch.rand(2, 3, 3, 5), torch.tensor([0, 3])
+    for pool in (median, nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())):
+        head = CAMHead(3, 4, pool=pool)
+        linear = nn.Linear(3, 4)
+        linear.load_state_dict(head.state_dict())
+        torch.testing.assert_close(head(features), linear(pool(features)))
+        average = CAMHead.from_classifier(linear)
+        heatmaps = head.heatmaps(features, classes)
+        torch.testing.assert_close(heatmaps, average.heatmaps(features, classes))
+        with pytest.raises(TypeError, match="pool: expected a pooling that has `evidence`"):
+            head.evidence_maps(features, classes)
+    assert "pool=<function" in repr(CAMHead(3, 4, pool=median))
+
+
+# ------------------------------------------------------------------------------- from_classifier
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_classifier_lends_its_weights(pool: str, bias: bool) -> None:
+    linear = nn.Linear(3, 4, bias=bias).double().eval()
+    head = CAMHead.from_classifier(linear, pool=pool)  # type: ignore[arg-type]
+    assert head.weight is linear.weight
+    assert head.bias is linear.bias
+    assert not head.training
+    features = torch.rand(2, 3, 5, 6, dtype=torch.float64)
+    assert head(features).dtype == torch.float64
+    assert {p.dtype for p in head.parameters()} == {torch.float64}
+    with torch.no_grad():
+        linear.weight.mul_(2)
+    torch.testing.assert_close(head(features), linear(head.pool(features)))
+
+
+def test_a_classifier_may_have_layers_that_do_nothing() -> None:
+    linear = nn.Linear(3, 4)
+    wrapped = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), linear)
+    assert CAMHead.from_classifier(wrapped).weight is linear.weight
+
+
+@pytest.mark.parametrize(
+    ("classifier", "got"),
+    [
+        (nn.Conv2d(3, 4, 1), "Conv2d"),
+        (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), "Linear, ReLU, Linear"),
+        (nn.Identity(), "no layer"),
+        (nn.Sequential(), "no layer"),
+    ],
+)
+def test_other_classifiers_are_refused(classifier: nn.Module, got: str) -> None:
+    with pytest.raises(TypeError, match=f"classifier: expected one linear layer, .*got {got}$"):
+        CAMHead.from_classifier(classifier)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "densenet121"])
+def test_timm_networks_keep_their_scores(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model(name, num_classes=5).eval()
+    head = CAMHead.from_classifier(network.get_classifier())
+    images = torch.rand(2, 3, 96, 80)
+    with torch.no_grad():
+        features = network.forward_features(images)
+        torch.testing.assert_close(head(features), network(images))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5"])
+def test_torchvision_networks_keep_their_scores(name: str) -> None:
+    models = pytest.importorskip("torchvision.models")
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    network = models.get_model(name, num_classes=5).eval()
+    ends = {"resnet18": "layer4", "mobilenet_v2": "features", "shufflenet_v2_x0_5": "conv5"}
+    trunk = extraction.create_feature_extractor(network, {ends[name]: "map"})
+    classifier = network.classifier if hasattr(network, "classifier") else network.fc
+    head = CAMHead.from_classifier(classifier)
+    images = torch.rand(2, 3, 96, 80)
+    with torch.no_grad():
+        torch.testing.assert_close(head(trunk(images)["map"]), network(images))
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="pool: expected one of 'avg', 'max', got 'mean'"):
+    with pytest.raises(ValueError, match="pool: expected one of 'avg', 'max', 'lse', 'gem', got"):
         CAMHead(3, 4, pool="mean")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="pool: expected a name or a callable, got int"):
+        CAMHead(3, 4, pool=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
         CAMHead(3, 0)
     head = CAMHead(3, 4)

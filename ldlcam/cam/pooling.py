@@ -1,0 +1,189 @@
+"""Global pooling of feature maps, and the account of what each position gave to the pooled value.
+
+A pool is a module from features (N, C, h, w) to (N, C). Those here also share each pooled value
+out among the positions, so that the parts sum to it: `evidence` weighs the parts with one filter
+per image and sums over the channels, without keeping the (N, C, h, w) of them.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ldlcam._check import check_choice, check_positive
+
+
+class AveragePool(nn.Module):
+    """The mean over all positions (GAP)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, C, h, w) to (N, C)."""
+        return features.mean((2, 3))
+
+    def evidence(self, features: Tensor, filters: Tensor) -> Tensor:
+        """Features (N, C, h, w) and filters (N, C) to (N, h, w): every position counts alike."""
+        return weighted_sum(features, filters) / (features.shape[2] * features.shape[3])
+
+
+class MaxPool(nn.Module):
+    """The maximum over all positions (GMP)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, C, h, w) to (N, C)."""
+        return features.amax((2, 3))
+
+    def evidence(self, features: Tensor, filters: Tensor) -> Tensor:
+        """Features (N, C, h, w) and filters (N, C) to (N, h, w): the first maximum counts."""
+        maxima, positions = features.flatten(2).max(2)
+        parts = filters.to(maxima.dtype) * maxima
+        height, width = features.shape[2:]
+        empty = parts.new_zeros(len(parts), height * width)
+        return empty.scatter_add(1, positions, parts).view(-1, height, width)
+
+
+class LogSumExpPool(nn.Module):
+    """A smooth maximum: `log(mean(exp(r f))) / r` over all positions (LSE).
+
+    It tends to the mean as r falls to 0 and to the maximum as r grows. Half precision is computed
+    in float32.
+
+    Args:
+        sharpness: r, above 0, per unit of the features.
+
+    Raises:
+        ValueError: If the sharpness is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import LogSumExpPool
+        >>> features = torch.tensor([[[[0.0, 1.0, 2.0]]]])
+        >>> LogSumExpPool(sharpness=10.0)(features)
+        tensor([[1.8901]])
+
+    References:
+        Pinheiro and Collobert, "From image-level to pixel-level labeling with convolutional
+        networks", CVPR 2015.
+    """
+
+    def __init__(self, sharpness: float = 5.0) -> None:
+        super().__init__()
+        check_positive("sharpness", sharpness)
+        self.sharpness = sharpness
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"sharpness={self.sharpness}"
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, C, h, w) to (N, C)."""
+        values = _at_least_float32(features).flatten(2) * self.sharpness
+        pooled = (values.logsumexp(2) - math.log(values.shape[2])) / self.sharpness
+        return pooled.to(features.dtype)
+
+    def evidence(self, features: Tensor, filters: Tensor) -> Tensor:
+        """Features (N, C, h, w), filters (N, C) to (N, h, w): shared out as softmax(r f) is."""
+        values = _at_least_float32(features)
+        shares = (values.flatten(2) * self.sharpness).softmax(2)
+        parts = weighted_sum(shares.view_as(features), filters * self.forward(values))
+        return parts.to(features.dtype)
+
+
+class GeneralizedMeanPool(nn.Module):
+    """The generalized mean `mean(f ** p) ** (1 / p)` over all positions, of f above 0 (GeM).
+
+    p = 1 is the mean, and large p tends to the maximum. Features below `floor` count as `floor`,
+    which suits features that follow a ReLU. Half precision is computed in float32.
+
+    Args:
+        power: p, above 0, at the start.
+        learnable: Whether p is a parameter.
+        floor: The least feature value, above 0.
+
+    Attributes:
+        power: p, a scalar parameter, or a buffer where it is not learned.
+
+    Raises:
+        ValueError: If the power or the floor is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import GeneralizedMeanPool
+        >>> features = torch.tensor([[[[1.0, 2.0, 3.0]]]])
+        >>> GeneralizedMeanPool(power=2.0, learnable=False)(features)
+        tensor([[2.1602]])
+
+    References:
+        Radenovic, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation",
+        TPAMI 2019.
+    """
+
+    power: Tensor
+
+    def __init__(self, power: float = 3.0, *, learnable: bool = True, floor: float = 1e-6) -> None:
+        super().__init__()
+        check_positive("power", power)
+        check_positive("floor", floor)
+        self.floor = floor
+        if learnable:
+            self.power = nn.Parameter(torch.tensor(float(power)))
+        else:
+            self.register_buffer("power", torch.tensor(float(power)))
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        learnable = isinstance(self.power, nn.Parameter)
+        power = "..." if self.power.is_meta else f"{self.power.item():g}"
+        return f"power={power}, learnable={learnable}, floor={self.floor:g}"
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, C, h, w) to (N, C)."""
+        peaks, powers = self._powers(features)
+        return (peaks * powers.mean(2) ** (1 / self._exponent(peaks))).to(features.dtype)
+
+    def evidence(self, features: Tensor, filters: Tensor) -> Tensor:
+        """Features (N, C, h, w) and filters (N, C) to (N, h, w): shared out as f ** p is."""
+        peaks, powers = self._powers(features)
+        sums = powers.sum(2)
+        pooled = peaks * (sums / powers.shape[2]) ** (1 / self._exponent(peaks))
+        parts = weighted_sum(powers.view_as(features), filters * pooled / sums)
+        return parts.to(features.dtype)
+
+    def _powers(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The maxima (N, C), and what they leave of the features, to the power p, (N, C, h w).
+
+        Powers of values up to 1 do not overflow, and their sum is at least 1.
+        """
+        values = _at_least_float32(features).flatten(2).clamp(min=self.floor)
+        peaks = values.detach().amax(2)
+        return peaks, (values / peaks.unsqueeze(2)) ** self._exponent(values)
+
+    def _exponent(self, values: Tensor) -> Tensor:
+        return self.power.to(values.dtype)
+
+
+POOLS: dict[str, type[nn.Module]] = {
+    "avg": AveragePool,
+    "max": MaxPool,
+    "lse": LogSumExpPool,
+    "gem": GeneralizedMeanPool,
+}
+
+
+def make_pool(name: str) -> nn.Module:
+    """The pool of a name, with its defaults.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    check_choice("pool", name, tuple(POOLS))
+    return POOLS[name]()
+
+
+def weighted_sum(features: Tensor, filters: Tensor) -> Tensor:
+    """One map per image, (N, h, w): its features (N, C, h, w) weighted by its filter (N, C)."""
+    maps = torch.bmm(filters.to(features.dtype).unsqueeze(1), features.flatten(2))
+    return maps.view(len(features), *features.shape[2:])
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
