@@ -23,6 +23,12 @@ from ldlcam.cam.metrics import (
 )
 from ldlcam.cam.pooling import GeneralizedMeanPool, LogSumExpPool
 from ldlcam.cam.regions import Regions, mask_boxes, threshold_mask
+from ldlcam.cam.thresholds import (
+    fraction_to_jet,
+    jet_to_fraction,
+    otsu_threshold,
+    percentile_threshold,
+)
 
 __all__ = [
     "CAMHead",
@@ -38,12 +44,16 @@ __all__ = [
     "crop_to_image",
     "erase_boxes",
     "fill_boxes",
+    "fraction_to_jet",
+    "jet_to_fraction",
     "levelset_boxes",
     "mask_boxes",
     "match_aspect",
     "mean_iou",
     "normalize_heatmaps",
+    "otsu_threshold",
     "pad_boxes",
+    "percentile_threshold",
     "pointing_game",
     "scale_boxes",
     "threshold_mask",
