@@ -151,13 +151,20 @@ class Backbone(Section):
 
 
 class Localizer(Section):
-    """One attention network: what it sees, how it pools, what it is trained for."""
+    """One attention network: what it sees, how it pools, what it is trained for, how it is asked.
+
+    Its `heatmap` is the class activation map, or the evidence map, which sums to the score. Under
+    max pooling evidence lies in single cells: `smoothing` spreads it, and is the standard
+    deviation of a Gaussian in cells.
+    """
 
     size: int = Field(ge=32)
     pool: Literal["avg", "max"]
     backbone: Backbone = Backbone()
     loss: Literal["kl", "l1"] = "kl"
     label_width: float = Field(50, gt=0)
+    heatmap: Literal["activation", "evidence"] = "activation"
+    smoothing: float = Field(0, ge=0, le=10)
     threshold: Fraction = 0.2
     margin: float = Field(0, ge=0)
     schedule: Schedule = Schedule()

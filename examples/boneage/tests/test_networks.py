@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from ldlcam import Bins, Regions
+from scipy import ndimage
 from torch import nn
 
 from boneage.config import Backbone, BinRange, Localization, Localizer, Model, Training, load_config
@@ -21,10 +22,10 @@ BINS = BinRange(first=1, last=24, step=1)
 
 
 def _localizer(
-    pool: str = "max", loss: str = "kl", window: int = 0, mirror: bool = False
+    pool: str = "max", loss: str = "kl", window: int = 0, mirror: bool = False, **asked: object
 ) -> LocalizerNetwork:
     torch.manual_seed(0)
-    own = Localizer(size=64, pool=pool, loss=loss, backbone=TINY)
+    own = Localizer(size=64, pool=pool, loss=loss, backbone=TINY, **asked)
     network = LocalizerNetwork(own, BINS, Localization(window=window, mirror=mirror))
     nn.init.normal_(network.head.weight)
     return network.eval()
@@ -126,8 +127,9 @@ def test_hub_that_cannot_be_reached_is_explained(monkeypatch: pytest.MonkeyPatch
         FeatureNetwork(Backbone(name="resnet18", pretrained=True))
 
 
-def test_heatmap_of_a_softmax_ignores_what_all_classes_share() -> None:
-    network = _localizer()
+@pytest.mark.parametrize("heatmap", ["activation", "evidence"])
+def test_heatmap_of_a_softmax_ignores_what_all_classes_share(heatmap: str) -> None:
+    network = _localizer(heatmap=heatmap)
     images = torch.rand(2, 1, 64, 64)
     before = network.attend(images, torch.zeros(2)).heatmaps
     with torch.no_grad():
@@ -149,6 +151,29 @@ def test_heatmap_is_the_weighted_sum_of_the_features() -> None:
         columns = weight[max(0, best - 2) : best + 3].mean(axis=0)
         expected = np.einsum("c,chw->hw", columns, features[i])
         np.testing.assert_allclose(found.heatmaps[i], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("pool", ["avg", "max"])
+def test_evidence_is_what_the_best_age_has_over_the_mean_of_all(pool: str) -> None:
+    network = _localizer(pool=pool, heatmap="evidence")
+    nn.init.normal_(network.sex.weight)
+    images, sex = torch.rand(3, 1, 64, 64), torch.tensor([1.0, -1.0, 0.0])
+    found = network.attend(images, sex)
+    scores = network.head(network.features(images)) - network.head.bias
+    best = (found.months - 1).long()
+    expected = scores.gather(1, best[:, None])[:, 0] - scores.mean(dim=1)
+    torch.testing.assert_close(found.heatmaps.sum((1, 2)), expected.detach(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_smoothing_is_that_of_scipy(mirror: bool) -> None:
+    sharp = _localizer(heatmap="evidence", mirror=mirror)
+    soft = _localizer(heatmap="evidence", mirror=mirror, smoothing=0.8)
+    images = torch.rand(2, 1, 64, 64)
+    maps = sharp.attend(images, torch.zeros(2)).heatmaps.double().numpy()
+    expected = ndimage.gaussian_filter(maps, (0, 0.8, 0.8), mode="constant", radius=(0, 3, 3))
+    found = soft.attend(images, torch.zeros(2)).heatmaps.double().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_mirrored_attention_of_a_mirrored_image_is_mirrored() -> None:

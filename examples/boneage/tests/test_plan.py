@@ -30,6 +30,8 @@ def _keys(tmp_path: Path, *changes: str) -> dict[str, str]:
         ("hardware.accelerator=cpu", set()),
         ("hardware.precision=bf16-mixed", HAND | REGION1 | REGION2 | CROPPED | WHOLE),
         ("localization.hand.margin=0.1", {"regions-hand"} | CROPPED),
+        ("localization.hand.heatmap=evidence", {"regions-hand"} | CROPPED),
+        ("localization.hand.smoothing=1", {"regions-hand"} | CROPPED),
         (f"localization.hand.{TWO_EPOCHS}", HAND | CROPPED),
         (f"localization.region1.{TWO_EPOCHS}", REGION1 | REGION2 | CROPPED),
         (f"localization.region2.{TWO_EPOCHS}", REGION2 | CROPPED),

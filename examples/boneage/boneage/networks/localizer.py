@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
-from ldlcam import Bins, CAMHead, class_activation_map
+from ldlcam import Bins, CAMHead
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms.functional import gaussian_blur
 
 from boneage.config import BinRange, Localization, Localizer
 from boneage.networks.backbones import FeatureNetwork
@@ -34,9 +37,11 @@ class LocalizerNetwork(nn.Module):
         self.sex = nn.Linear(1, len(self.bins), bias=False) if plan.sex else None
         if self.sex is not None:
             nn.init.zeros_(self.sex.weight)
+        self.softmax = config.loss == "kl"
+        self.heatmap = config.heatmap
+        self.smoothing = config.smoothing
         self.window = plan.window
         self.mirror = plan.mirror
-        self.softmax = config.loss == "kl"
 
     def forward(self, images: Tensor, sex: Tensor) -> Tensor:
         """Images (N, 1, S, S) in [0, 1], sex (N,): +1, -1, 0 unknown -> scores (N, K)."""
@@ -45,19 +50,27 @@ class LocalizerNetwork(nn.Module):
     @torch.no_grad()
     def attend(self, images: Tensor, sex: Tensor) -> Attention:
         """Images (N, 1, S, S) in [0, 1] and sex (N,) -> their heat maps and most likely ages."""
-        features = self.features(images)
-        scores = self._scores(features, sex)
+        views = [self.features(images)]
         if self.mirror:
-            mirrored = self.features(images.flip(3)).flip(3)
-            scores = (scores + self._scores(mirrored, sex)) / 2
-            features = (features + mirrored) / 2
+            views.append(self.features(images.flip(3)).flip(3))
+        scores = torch.stack([self._scores(features, sex) for features in views]).mean(dim=0)
         classes = scores.argmax(dim=1)
-        weight = self.head.weight
+        maps = torch.stack([self._maps(features, classes) for features in views]).mean(dim=0)
+        return Attention(maps, self.bins.centers[classes])
+
+    def _maps(self, features: Tensor, classes: Tensor) -> Tensor:
+        draw = self.head.heatmaps if self.heatmap == "activation" else self.head.evidence_maps
+        maps = draw(features, classes, window=self.window)
         if self.softmax:
             # A softmax does not see what all classes have in common, so neither may the map.
-            weight = weight - weight.mean(dim=0)
-        maps = class_activation_map(features, weight, classes, window=self.window)
-        return Attention(maps, self.bins.centers[classes])
+            maps = maps - draw(features, classes, window=len(self.bins))
+        if self.smoothing > 0:
+            reach = math.ceil(3 * self.smoothing)
+            # Nothing lies beyond the border; the filter itself would mirror the map there.
+            framed = F.pad(maps, (reach,) * 4)
+            spread = gaussian_blur(framed[:, None], 2 * reach + 1, self.smoothing)[:, 0]
+            maps = spread[:, reach:-reach, reach:-reach]
+        return maps
 
     def _scores(self, features: Tensor, sex: Tensor) -> Tensor:
         scores: Tensor = self.head(features)
