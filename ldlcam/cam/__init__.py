@@ -10,7 +10,7 @@ from ldlcam.cam.boxes import (
     scale_boxes,
 )
 from ldlcam.cam.crops import crop_and_resize
-from ldlcam.cam.erasing import erase_boxes
+from ldlcam.cam.erasing import erase_boxes, erase_masks
 from ldlcam.cam.heads import CAMHead
 from ldlcam.cam.heatmaps import class_activation_map, normalize_heatmaps, valid_heatmaps
 from ldlcam.cam.levelsets import levelset_boxes
@@ -43,6 +43,7 @@ __all__ = [
     "crop_and_resize",
     "crop_to_image",
     "erase_boxes",
+    "erase_masks",
     "fill_boxes",
     "fraction_to_jet",
     "jet_to_fraction",

@@ -8,6 +8,8 @@ from torch import Tensor
 from ldlcam._check import check_choice, check_same_length, check_tensor
 from ldlcam.cam.boxes import proper_boxes
 
+# What takes the place of pixels: a way of drawing values, or a constant.
+Fill = Literal["random", "noise", "mean"] | float
 _FILLS = ("random", "noise", "mean")
 
 
@@ -15,7 +17,7 @@ def erase_boxes(
     images: Tensor,
     boxes: Tensor,
     *,
-    fill: Literal["random", "noise", "mean"] | float = "random",
+    fill: Fill = "random",
     value_range: tuple[float, float] = (0.0, 1.0),
     seeds: Tensor | None = None,
 ) -> Tensor:
@@ -62,6 +64,57 @@ def erase_boxes(
     return torch.where(inside.unsqueeze(1), filler, images)
 
 
+def erase_masks(
+    images: Tensor,
+    masks: Tensor,
+    *,
+    fill: Fill = "random",
+    value_range: tuple[float, float] = (0.0, 1.0),
+    seeds: Tensor | None = None,
+) -> Tensor:
+    """Images whose pixels are replaced as far as a mask says.
+
+    A mask of bool replaces pixels or keeps them. A soft mask mixes, `(1 - mask) * image + mask *
+    fill`, and is differentiable: a region that is to be found by erasing can be learned. Values
+    below 0 and NaN count as 0, and those above 1 as 1, so an image of an invalid heat map, or
+    under an empty mask, stays as it is.
+
+    Args:
+        images: (N, C, H, W), floating.
+        masks: (N, H, W), bool, or floating with values in [0, 1].
+        fill: What takes their place: `"random"`, one value for the whole image, the same in all
+            channels; `"noise"`, a value for each pixel and channel; `"mean"`, the mean of the
+            image's own channel, erased pixels included; or a constant.
+        value_range: The lowest and highest random value.
+        seeds: One seed per image, (N,), integer, as for `erase_boxes`.
+
+    Returns:
+        (N, C, H, W), new, of the images' dtype.
+
+    Raises:
+        TypeError: If an argument is not a tensor of the expected kind.
+        ValueError: If the shapes do not fit together, or the fill or the range is unknown.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import erase_masks
+        >>> images = torch.ones(1, 1, 1, 3)
+        >>> erase_masks(images, torch.tensor([[[0.0, 0.5, 1.0]]]), fill=0.0)
+        tensor([[[[1.0000, 0.5000, 0.0000]]]])
+    """
+    check_tensor("images", images, "N C H W", "floating")
+    count, _, height, width = images.shape
+    kind = "bool" if isinstance(masks, Tensor) and masks.dtype == torch.bool else "floating"
+    check_tensor("masks", masks, "N H W", kind, N=count, H=height, W=width)
+    filler = _filler(images, fill, value_range, seeds)
+    masks = masks.unsqueeze(1)
+    if kind == "bool":
+        return torch.where(masks, filler, images)
+    shares = masks.to(images.dtype).nan_to_num(0.0).clamp(0, 1)
+    # Not lerp, which leaves nothing of a pixel where the filler is larger by many powers of two.
+    return (1 - shares) * images + shares * filler
+
+
 def _pixels_inside(boxes: Tensor, height: int, width: int) -> Tensor:
     x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(1)
     columns = torch.arange(width, device=boxes.device) + 0.5
@@ -72,7 +125,7 @@ def _pixels_inside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def _filler(
-    images: Tensor, fill: str | float, value_range: tuple[float, float], seeds: Tensor | None
+    images: Tensor, fill: Fill, value_range: tuple[float, float], seeds: Tensor | None
 ) -> Tensor:
     """What goes into the boxes, of a shape that broadcasts to the images."""
     if not isinstance(fill, str):

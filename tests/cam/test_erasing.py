@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
+from torch.autograd import gradcheck
 
-from ldlcam.cam import erase_boxes
+from ldlcam.cam import erase_boxes, erase_masks
 
 FILLS = ("random", "noise", "mean", 0.25)
 
@@ -166,6 +167,93 @@ def test_device(device: torch.device, dtype: torch.dtype, fill: str | float) -> 
     if device.type == "cuda":
         on_cpu = erase_boxes(images.cpu(), boxes.cpu(), fill=fill, seeds=seeds.cpu())  # type: ignore[arg-type]
         torch.testing.assert_close(erased.cpu(), on_cpu)
+
+
+# ------------------------------------------------------------------------------------------ masks
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+@given(box=st.lists(st.integers(0, 9), min_size=4, max_size=4))
+def test_the_mask_of_a_box_erases_as_the_box_does(
+    fill: str | float, dtype: torch.dtype, box: list[int]
+) -> None:
+    images, seeds = torch.rand(2, 3, 7, 9), torch.tensor([4, 5])
+    mask = inside(box, 7, 9).to(dtype)
+    if box[2] <= box[0] or box[3] <= box[1]:
+        mask = torch.zeros_like(mask)
+    by_mask = erase_masks(images, mask.expand(2, 7, 9), fill=fill, seeds=seeds)  # type: ignore[arg-type]
+    boxes = torch.tensor([box]).float().expand(2, 4)
+    by_box = erase_boxes(images, boxes, fill=fill, seeds=seeds)  # type: ignore[arg-type]
+    assert torch.equal(by_mask, by_box)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_soft_masks_mix(fill: str | float) -> None:
+    images, masks, seeds = torch.rand(2, 3, 5, 4), torch.rand(2, 5, 4), torch.tensor([1, 2])
+    whole = erase_masks(images, torch.ones(2, 5, 4), fill=fill, seeds=seeds)  # type: ignore[arg-type]
+    mixed = erase_masks(images, masks, fill=fill, seeds=seeds)  # type: ignore[arg-type]
+    expected = (
+        images.numpy() * (1 - masks[:, None].numpy()) + whole.numpy() * masks[:, None].numpy()
+    )
+    np.testing.assert_allclose(mixed.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_mask_values_beyond_the_range_count_as_its_ends() -> None:
+    images = torch.rand(1, 2, 1, 5)
+    masks = torch.tensor([[[-3.0, torch.nan, 7.0, torch.inf, -torch.inf]]])
+    erased = erase_masks(images, masks, fill=9.0)
+    assert torch.equal(erased[..., [0, 1, 4]], images[..., [0, 1, 4]])
+    assert (erased[..., [2, 3]] == 9).all()
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_gradients_of_soft_masks(fill: str | float) -> None:
+    images = torch.rand(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    masks = (0.1 + 0.8 * torch.rand(2, 3, 3, dtype=torch.float64)).requires_grad_()
+    seeds = torch.tensor([1, 2])
+    assert gradcheck(
+        lambda i, m: erase_masks(i, m, fill=fill, seeds=seeds),  # type: ignore[arg-type]
+        (images, masks),
+    )
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_device_masks(
+    device: torch.device, dtype: torch.dtype, kind: torch.dtype, fill: str | float
+) -> None:
+    images = torch.rand(2, 3, 5, 6, device=device).to(dtype)
+    masks = (torch.rand(2, 5, 6, device=device) > 0.5).to(kind)
+    seeds = torch.tensor([1, 2], device=device)
+    erased = erase_masks(images, masks, fill=fill, seeds=seeds)  # type: ignore[arg-type]
+    assert erased.shape == images.shape
+    assert erased.dtype == dtype
+    assert erased.device.type == device.type
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_masks_compile(kind: torch.dtype) -> None:
+    images, masks = torch.rand(2, 3, 5, 6), (torch.rand(2, 5, 6) > 0.5).to(kind)
+    compiled = torch.compile(erase_masks, backend="eager", fullgraph=True)
+    seeds = torch.tensor([1, 2])
+    found = compiled(images, masks, seeds=seeds)
+    assert torch.equal(found, erase_masks(images, masks, seeds=seeds))
+
+
+def test_errors_of_masks() -> None:
+    images = torch.rand(2, 3, 8, 6)
+    with pytest.raises(ValueError, match=r"masks: expected shape \(N, H, W\) with N = 2, H = 8"):
+        erase_masks(images, torch.zeros(2, 6, 8))
+    with pytest.raises(ValueError, match=r"masks: expected shape \(N, H, W\)"):
+        erase_masks(images, torch.zeros(2, 1, 8, 6))
+    with pytest.raises(
+        TypeError, match=r"masks: expected a tensor of floating dtype, got torch\.uint8"
+    ):
+        erase_masks(images, torch.zeros(2, 8, 6, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="fill: expected one of"):
+        erase_masks(images, torch.zeros(2, 8, 6), fill="zero")  # type: ignore[arg-type]
 
 
 def test_errors() -> None:
