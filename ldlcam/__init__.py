@@ -8,6 +8,8 @@ here.
 
 from ldlcam.cam import (
     CAMHead,
+    Complementary,
+    FeatureErasing,
     GeneralizedMeanPool,
     LogSumExpPool,
     Regions,
@@ -19,6 +21,7 @@ from ldlcam.cam import (
     crop_and_resize,
     crop_to_image,
     erase_boxes,
+    erase_features,
     erase_masks,
     fill_boxes,
     fraction_to_jet,
@@ -57,8 +60,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Bins",
     "CAMHead",
+    "Complementary",
     "ExpectationHead",
     "ExpectationLDLLoss",
+    "FeatureErasing",
     "GeneralizedMeanPool",
     "Interval",
     "LabelDistribution",
@@ -74,6 +79,7 @@ __all__ = [
     "crop_to_image",
     "cumulative_score",
     "erase_boxes",
+    "erase_features",
     "erase_masks",
     "expectation",
     "expectation_ldl_loss",

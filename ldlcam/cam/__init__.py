@@ -11,6 +11,7 @@ from ldlcam.cam.boxes import (
 )
 from ldlcam.cam.crops import crop_and_resize
 from ldlcam.cam.erasing import erase_boxes, erase_masks
+from ldlcam.cam.feature_erasing import Complementary, FeatureErasing, erase_features
 from ldlcam.cam.heads import CAMHead
 from ldlcam.cam.heatmaps import class_activation_map, normalize_heatmaps, valid_heatmaps
 from ldlcam.cam.levelsets import levelset_boxes
@@ -32,6 +33,8 @@ from ldlcam.cam.thresholds import (
 
 __all__ = [
     "CAMHead",
+    "Complementary",
+    "FeatureErasing",
     "GeneralizedMeanPool",
     "LogSumExpPool",
     "Regions",
@@ -43,6 +46,7 @@ __all__ = [
     "crop_and_resize",
     "crop_to_image",
     "erase_boxes",
+    "erase_features",
     "erase_masks",
     "fill_boxes",
     "fraction_to_jet",
