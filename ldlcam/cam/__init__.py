@@ -14,7 +14,7 @@ from ldlcam.cam.erasing import erase_boxes, erase_masks
 from ldlcam.cam.feature_erasing import Complementary, FeatureErasing, erase_features
 from ldlcam.cam.heads import CAMHead
 from ldlcam.cam.heatmaps import class_activation_map, normalize_heatmaps, valid_heatmaps
-from ldlcam.cam.levelsets import levelset_boxes
+from ldlcam.cam.levelsets import levelset_boxes, levelset_components
 from ldlcam.cam.metrics import (
     ThresholdSweep,
     average_precision,
@@ -52,6 +52,7 @@ __all__ = [
     "fraction_to_jet",
     "jet_to_fraction",
     "levelset_boxes",
+    "levelset_components",
     "mask_boxes",
     "match_aspect",
     "mean_iou",

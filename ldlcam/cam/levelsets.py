@@ -1,24 +1,21 @@
 """Boxes of an upsampled map's level sets, found without upsampling it."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ldlcam._check import check_choice
 from ldlcam.cam.boxes import Size, size_tensor
-from ldlcam.cam.components import label_components
-from ldlcam.cam.lattices import (
-    Lattice,
-    patch_starts,
-    pixel_lattice,
-    sample_pixels,
-    surface_lattice,
-    take,
+from ldlcam.cam.component_sizes import (
+    ComponentSizes,
+    component_areas,
+    component_pixels,
+    count_pixels,
 )
+from ldlcam.cam.components import label_components
+from ldlcam.cam.lattices import Lattice, pixel_lattice, surface_lattice
 from ldlcam.cam.patches import (
-    corner_areas,
     crossing_shift,
     crossing_steps,
     patch_corners,
@@ -81,6 +78,88 @@ def levelset_boxes(
         tensor([[100., 100., 200., 200.]])
     """
     check_choice("component", component, ("largest", "peak"))
+    found = _find(heatmaps, threshold, size, snap)
+    winner = _peak(found) if component == "peak" else _measure(found, size).largest()
+    return _region(found, winner)
+
+
+def levelset_components(
+    heatmaps: Tensor, threshold: float | Tensor, size: Size, k: int, *, snap: bool = False
+) -> Regions:
+    """The boxes of the k largest regions where an upsampled heat map reaches a threshold.
+
+    As `levelset_boxes`, for several components of one level set: images may show more than one
+    place.
+
+    Args:
+        heatmaps: Heat maps, (N, h, w), floating; half precision is computed in float32.
+        threshold: Fraction of the maximum, in (0, 1]: a float, or a tensor () or (N,).
+        size: (height, width) of the images in pixels, a pair or an (N, 2) tensor.
+        k: How many regions, at least 1.
+        snap: Whether the answer is that of the pixel grid.
+
+    Returns:
+        Boxes, (N, k, 4) in pixels, at least float32, and validity, (N, k): the largest first, by
+        area or number of pixels (of equally many pixels, in reading order). Where an image has
+        fewer than k regions, the last boxes are zeros and not valid.
+
+    Raises:
+        TypeError: If the maps are not a floating tensor.
+        ValueError: If the shapes do not fit together, a float threshold is not in (0, 1], or k is
+            not at least 1.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import levelset_components
+        >>> heatmaps = torch.tensor([[[1.0, 0.0, 0.0, 0.0, 0.8, 0.8]]])
+        >>> boxes, valid = levelset_components(heatmaps, 0.4, (10, 60), k=3)
+        >>> boxes
+        tensor([[[40.,  0., 60., 10.],
+                 [ 0.,  0., 11., 10.],
+                 [ 0.,  0.,  0.,  0.]]])
+        >>> valid
+        tensor([[ True,  True, False]])
+    """
+    if k < 1:
+        raise ValueError(f"k: expected an integer of at least 1, got {k!r}")
+    found = _find(heatmaps, threshold, size, snap)
+    sizes = _measure(found, size)
+    regions = []
+    for _ in range(k):
+        winner = sizes.largest()
+        regions.append(_region(found, winner))
+        sizes = sizes.without(winner)
+    boxes, valid = (torch.stack(parts, 1) for parts in zip(*regions, strict=True))
+    return Regions(boxes, valid)
+
+
+class _LevelSet(NamedTuple):
+    """Where upsampled maps reach their thresholds: the nodes of a lattice, and their components.
+
+    Attributes:
+        maps: The coarse maps, (N, h, w).
+        levels: The thresholds' values, (N,).
+        sizes: (height, width) of each image or of all, (N, 2) or (1, 2).
+        snap: Whether the lattice is that of the pixel grid.
+        lattice: Values relative to the thresholds, (N, R, C).
+        inside: Which nodes are inside, (N, R, C) bool.
+        labels: Their components, (N, R, C).
+        starts: How far the set reaches around each node to the left and to the top, (N, R, C).
+        ends: The same to the right and to the bottom.
+    """
+
+    maps: Tensor
+    levels: Tensor
+    sizes: Tensor
+    snap: bool
+    lattice: Lattice
+    inside: Tensor
+    labels: Tensor
+    starts: tuple[Tensor, Tensor]
+    ends: tuple[Tensor, Tensor]
+
+
+def _find(heatmaps: Tensor, threshold: float | Tensor, size: Size, snap: bool) -> _LevelSet:
     maps, levels, valid = level_heatmaps(heatmaps, threshold)
     maps, levels = _scale_down(maps, levels)
     sizes = size_tensor(size, "size", maps)
@@ -95,20 +174,33 @@ def levelset_boxes(
     with torch.no_grad():
         inside = (lattice.values >= 0) & valid[:, None, None]
         labels = _label(lattice, inside, snap)
-        if component == "peak":
-            winner = _peak(lattice, labels)
-        elif snap:
-            tallest = int(size[:, 0].max()) if isinstance(size, Tensor) else size[0]
-            pixels = _count_pixels(maps, levels, sizes, tallest, lattice.columns)
-            winner = _most_pixels(pixels, lattice, y1, inside, labels)
-        else:
-            winner = _largest_area(lattice, inside, labels)
-        chosen = (labels == winner[:, None, None]) & inside
-        valid = chosen.flatten(1).any(1)
-    starts = [torch.where(chosen, reach, torch.inf).amin((1, 2)) for reach in (x1, y1)]
-    ends = [torch.where(chosen, reach, -torch.inf).amax((1, 2)) for reach in (x2, y2)]
+    return _LevelSet(maps, levels, sizes, snap, lattice, inside, labels, (x1, y1), (x2, y2))
+
+
+def _region(found: _LevelSet, winner: Tensor) -> Regions:
+    """The box of one component of each map, (N,) labels; -1 for none."""
+    chosen = (found.labels == winner[:, None, None]) & found.inside
+    valid = chosen.flatten(1).any(1)
+    starts = [torch.where(chosen, reach, torch.inf).amin((1, 2)) for reach in found.starts]
+    ends = [torch.where(chosen, reach, -torch.inf).amax((1, 2)) for reach in found.ends]
     boxes = torch.where(valid[:, None], torch.stack(starts + ends, 1), 0)
     return Regions(boxes, valid)
+
+
+@torch.no_grad()
+def _peak(found: _LevelSet) -> Tensor:
+    """Label of each map's highest node, (N,)."""
+    highest = found.lattice.values.flatten(1).argmax(1, keepdim=True)
+    return found.labels.flatten(1).gather(1, highest).squeeze(1)
+
+
+@torch.no_grad()
+def _measure(found: _LevelSet, size: Size) -> ComponentSizes:
+    if not found.snap:
+        return component_areas(found.lattice, found.inside, found.labels)
+    tallest = int(size[:, 0].max()) if isinstance(size, Tensor) else size[0]
+    pixels = count_pixels(found.maps, found.levels, found.sizes, tallest, found.lattice.columns)
+    return component_pixels(pixels, found.lattice, found.starts[1], found.inside, found.labels)
 
 
 def _scale_down(maps: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,69 +234,6 @@ def _label(lattice: Lattice, inside: Tensor, snap: bool) -> Tensor:
         inside[:, :-1, :-1] & inside[:, 1:, 1:] & main,
         inside[:, :-1, 1:] & inside[:, 1:, :-1] & anti,
     )
-
-
-def _peak(lattice: Lattice, labels: Tensor) -> Tensor:
-    """Label of each map's highest node, (N,)."""
-    highest = lattice.values.flatten(1).argmax(1, keepdim=True)
-    return labels.flatten(1).gather(1, highest).squeeze(1)
-
-
-def _largest_area(lattice: Lattice, inside: Tensor, labels: Tensor) -> Tensor:
-    """Label of each map's component with the largest area, (N,)."""
-    patches = lattice.rows.diff(dim=1).unsqueeze(2) * lattice.columns.diff(dim=1).unsqueeze(1)
-    areas = corner_areas(lattice.values) * patches
-    sums = torch.zeros_like(lattice.values).flatten(1)
-    for area, owners in zip(areas, patch_corners(labels), strict=True):
-        sums = sums.scatter_add(1, owners.flatten(1), area.flatten(1))
-    return sums.masked_fill(~inside.flatten(1), -1).argmax(1)
-
-
-def _most_pixels(
-    pixels: Tensor, lattice: Lattice, tops: Tensor, inside: Tensor, labels: Tensor
-) -> Tensor:
-    """Label of each map's component with the most pixels, (N,); of equals, the one read first.
-
-    The first pixel read lies in the component's top row, which is reached from a node on a column
-    of the lattice; the columns of disjoint runs in one row are in the order of the runs.
-    """
-    owners = torch.where(inside[:, ::2], labels[:, ::2], labels[:, 1::2]).flatten(1)
-    nodes = labels.flatten(1)
-    counts = torch.zeros_like(nodes).scatter_add(1, owners, pixels.flatten(1))
-    counts = counts.masked_fill(~inside.flatten(1), -1)
-    reading = tops.long() * _ROW + lattice.columns.unsqueeze(1)
-    reading = reading.masked_fill(~inside, _NEVER).flatten(1)
-    first = torch.full_like(nodes, _NEVER).scatter_reduce(1, nodes, reading, "amin")
-    return first.masked_fill(counts < counts.amax(1, keepdim=True), _NEVER).argmin(1)
-
-
-# Pixels in reading order are numbered row * _ROW + column.
-_ROW = 2**31
-_NEVER = 2**62
-
-
-def _count_pixels(
-    maps: Tensor, levels: Tensor, sizes: Tensor, tallest: int, columns: Tensor
-) -> Tensor:
-    """Pixels of the level set in each patch, connected to its left and right side.
-
-    In each row of pixels, the set's part of a patch is a run from the left side or from the right.
-    A run from side to side is counted with the left.
-
-    Returns:
-        (N, patches down, 2 * patches across), int64, left and right in turn.
-    """
-    rows = torch.arange(tallest, device=maps.device).unsqueeze(0)
-    values = sample_pixels(maps, sizes, rows, columns) - levels[:, None, None]
-    left, right = values[..., ::2], values[..., 1::2]
-    width = patch_starts(sizes[:, 1:], maps.shape[2]).diff(dim=1).to(values.dtype).unsqueeze(1)
-    higher, lower = torch.maximum(left, right), torch.minimum(left, right)
-    partly = crossing_steps(higher, lower, (width - 1).clamp(min=0)) + 1
-    runs = torch.where(lower >= 0, width, torch.where(higher >= 0, partly, 0)).to(torch.int32)
-    from_left = torch.where(left >= 0, runs, 0)
-    sides = torch.stack((from_left, runs - from_left), 3).flatten(2)
-    above = F.pad(sides.cumsum(1, dtype=torch.int32), (0, 0, 1, 0))
-    return take(above, patch_starts(sizes[:, :1], maps.shape[1]), 1).diff(dim=1).long()
 
 
 def _reach(values: Tensor, places: Tensor, snap: bool) -> tuple[Tensor, Tensor]:
