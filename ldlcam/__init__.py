@@ -7,7 +7,9 @@ here.
 """
 
 from ldlcam.cam import (
+    AttentionCascade,
     CAMHead,
+    CascadeHistory,
     Complementary,
     FeatureErasing,
     GeneralizedMeanPool,
@@ -59,8 +61,10 @@ from ldlcam.ldl import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionCascade",
     "Bins",
     "CAMHead",
+    "CascadeHistory",
     "Complementary",
     "ExpectationHead",
     "ExpectationLDLLoss",

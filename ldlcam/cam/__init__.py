@@ -9,6 +9,7 @@ from ldlcam.cam.boxes import (
     pad_boxes,
     scale_boxes,
 )
+from ldlcam.cam.cascade import AttentionCascade, CascadeHistory
 from ldlcam.cam.crops import crop_and_resize
 from ldlcam.cam.erasing import erase_boxes, erase_masks
 from ldlcam.cam.feature_erasing import Complementary, FeatureErasing, erase_features
@@ -32,7 +33,9 @@ from ldlcam.cam.thresholds import (
 )
 
 __all__ = [
+    "AttentionCascade",
     "CAMHead",
+    "CascadeHistory",
     "Complementary",
     "FeatureErasing",
     "GeneralizedMeanPool",
