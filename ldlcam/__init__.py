@@ -8,6 +8,7 @@ here.
 
 from ldlcam.cam import (
     AttentionCascade,
+    BoxAccuracy,
     CAMHead,
     CascadeHistory,
     Complementary,
@@ -17,6 +18,7 @@ from ldlcam.cam import (
     Regions,
     ThresholdSweep,
     average_precision,
+    box_accuracy,
     box_iou,
     class_activation_map,
     clip_boxes,
@@ -37,6 +39,7 @@ from ldlcam.cam import (
     otsu_threshold,
     pad_boxes,
     percentile_threshold,
+    pixel_average_precision,
     pointing_game,
     scale_boxes,
     threshold_mask,
@@ -63,6 +66,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttentionCascade",
     "Bins",
+    "BoxAccuracy",
     "CAMHead",
     "CascadeHistory",
     "Complementary",
@@ -77,6 +81,7 @@ __all__ = [
     "Regions",
     "ThresholdSweep",
     "average_precision",
+    "box_accuracy",
     "box_iou",
     "class_activation_map",
     "clip_boxes",
@@ -102,6 +107,7 @@ __all__ = [
     "otsu_threshold",
     "pad_boxes",
     "percentile_threshold",
+    "pixel_average_precision",
     "pointing_game",
     "scale_boxes",
     "threshold_mask",

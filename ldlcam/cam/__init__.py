@@ -17,9 +17,12 @@ from ldlcam.cam.heads import CAMHead
 from ldlcam.cam.heatmaps import class_activation_map, normalize_heatmaps, valid_heatmaps
 from ldlcam.cam.levelsets import levelset_boxes, levelset_components
 from ldlcam.cam.metrics import (
+    BoxAccuracy,
     ThresholdSweep,
     average_precision,
+    box_accuracy,
     mean_iou,
+    pixel_average_precision,
     pointing_game,
     threshold_sweep,
 )
@@ -34,6 +37,7 @@ from ldlcam.cam.thresholds import (
 
 __all__ = [
     "AttentionCascade",
+    "BoxAccuracy",
     "CAMHead",
     "CascadeHistory",
     "Complementary",
@@ -43,6 +47,7 @@ __all__ = [
     "Regions",
     "ThresholdSweep",
     "average_precision",
+    "box_accuracy",
     "box_iou",
     "class_activation_map",
     "clip_boxes",
@@ -63,6 +68,7 @@ __all__ = [
     "otsu_threshold",
     "pad_boxes",
     "percentile_threshold",
+    "pixel_average_precision",
     "pointing_game",
     "scale_boxes",
     "threshold_mask",

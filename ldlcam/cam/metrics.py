@@ -9,7 +9,8 @@ from torch import Tensor
 from ldlcam._check import check_fraction, check_same_length, check_tensor
 from ldlcam.cam.boxes import Size, box_iou, proper_boxes, size_tensor
 from ldlcam.cam.heatmaps import sanitize_heatmaps
-from ldlcam.cam.levelsets import levelset_boxes
+from ldlcam.cam.levelsets import levelset_boxes, levelset_components
+from ldlcam.cam.regions import resize_heatmaps
 
 
 def mean_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -171,13 +172,7 @@ def threshold_sweep(
         tensor(0.5000)
     """
     targets = _full_precision(targets)
-    if not isinstance(thresholds, Tensor):
-        for threshold in thresholds:
-            check_fraction("thresholds", threshold)
-    thresholds = torch.as_tensor(thresholds, dtype=targets.dtype, device=targets.device)
-    check_tensor("thresholds", thresholds, "K", "floating")
-    if len(thresholds) == 0:
-        raise ValueError("thresholds: expected at least one, got none")
+    thresholds = _thresholds(thresholds, targets)
     overlaps, shares = [], []
     for threshold in thresholds:
         boxes, valid = levelset_boxes(heatmaps, threshold, size, component=component)
@@ -186,6 +181,159 @@ def threshold_sweep(
         shares.append(average_precision(boxes, targets, valid))
     means, ap50 = torch.stack(overlaps), torch.stack(shares)
     return ThresholdSweep(thresholds, means, ap50, thresholds.take(means.argmax()))
+
+
+class BoxAccuracy(NamedTuple):
+    """Shares of images whose box is good enough, at each of several thresholds.
+
+    Attributes:
+        accuracy: (K, D), at K thresholds of the heat maps, for D thresholds of the IoU.
+        maximum: (D,), at the best threshold of each IoU (MaxBoxAcc).
+        best: (D,), those thresholds, fractions of the maps' maxima; of equals, the first.
+        mean: Scalar, the mean of the maxima (MaxBoxAccV2).
+    """
+
+    accuracy: Tensor
+    maximum: Tensor
+    best: Tensor
+    mean: Tensor
+
+
+def box_accuracy(
+    heatmaps: Tensor,
+    targets: Tensor,
+    thresholds: Sequence[float] | Tensor,
+    size: Size,
+    *,
+    iou_thresholds: Sequence[float] = (0.3, 0.5, 0.7),
+    components: int = 1,
+) -> BoxAccuracy:
+    """Share of images with a box of sufficient overlap, and its maximum over thresholds.
+
+    The maximum says how good maps could be, not how good a method is that has to choose its
+    threshold: choose it on validation images, and score others at that one.
+
+    Args:
+        heatmaps: Heat maps, (N, h, w), floating.
+        targets: (N, 4) in pixels of the image, floating. Those without area or with NaN do not
+            count.
+        thresholds: K fractions of the maximum, in (0, 1].
+        size: (height, width) of the images, a pair or an (N, 2) tensor.
+        iou_thresholds: D values in [0, 1] that the IoU has to reach.
+        components: How many of the largest regions an image may offer; the best of their boxes
+            counts.
+
+    Returns:
+        The accuracies.
+
+    Raises:
+        TypeError: If an argument is not a tensor of the expected kind.
+        ValueError: If the shapes do not fit together, there is no threshold, or one is out of
+            range.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import box_accuracy
+        >>> heatmaps = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
+        >>> targets = torch.tensor([[100.0, 100.0, 200.0, 200.0]])
+        >>> box_accuracy(heatmaps, targets, [0.2, 0.5], (300, 300)).accuracy
+        tensor([[1., 0., 0.],
+                [1., 1., 1.]])
+
+    References:
+        Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020
+        (MaxBoxAcc and MaxBoxAccV2). There maps are scaled from their minimum to their maximum,
+        boxes of whole pixels end on their last one, and one component or all of them count.
+    """
+    targets = _full_precision(targets)
+    thresholds = _thresholds(thresholds, targets)
+    limits = torch.as_tensor(iou_thresholds, dtype=targets.dtype, device=targets.device)
+    if len(limits) == 0 or not all(0 <= float(limit) <= 1 for limit in iou_thresholds):
+        raise ValueError(f"iou_thresholds: expected numbers in [0, 1], got {iou_thresholds!r}")
+    shares = []
+    for threshold in thresholds:
+        boxes, valid = levelset_components(heatmaps, threshold, size, components)
+        check_same_length(heatmaps=boxes, targets=targets)
+        iou = box_iou(
+            boxes.flatten(0, 1).to(targets.dtype), targets.repeat_interleave(components, 0)
+        )
+        highest = torch.where(valid, iou.view_as(valid), -1).amax(1)
+        reached = (highest.unsqueeze(1) >= limits).to(targets.dtype)
+        counted = proper_boxes(targets)
+        shares.append(
+            torch.where(counted.unsqueeze(1), reached, 0).sum(0) / counted.sum().clamp(min=1)
+        )
+    accuracy = torch.stack(shares)
+    maximum, place = accuracy.max(0)
+    return BoxAccuracy(accuracy, maximum, thresholds[place], maximum.mean())
+
+
+def pixel_average_precision(
+    heatmaps: Tensor, masks: Tensor, ignored: Tensor | None = None
+) -> Tensor:
+    """Area under the precision-recall curve of pixels, over all images together (PxAP).
+
+    Maps are upsampled bilinearly to the masks and scaled from their minimum to their maximum, so
+    that their values can be compared between images; a map that shows no place
+    (`valid_heatmaps`) is 0 everywhere. The curve is the exact one, with a point for every
+    different value.
+
+    Args:
+        heatmaps: Heat maps, (N, h, w), floating; half precision is computed in float32.
+        masks: The pixels that should be hot, (N, H, W) bool.
+        ignored: Pixels that do not count, (N, H, W) bool; None for none.
+
+    Returns:
+        Scalar in [0, 1]; 0 where no pixel should be hot.
+
+    Raises:
+        TypeError: If an argument is not a tensor of the expected kind.
+        ValueError: If the shapes do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import pixel_average_precision
+        >>> heatmaps = torch.tensor([[[0.9, 0.8], [0.1, 0.0]]])
+        >>> masks = torch.tensor([[[True, False], [True, False]]])
+        >>> pixel_average_precision(heatmaps, masks)
+        tensor(0.8333)
+
+    References:
+        Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020
+        (PxAP), who sum the curve at 1,000 thresholds.
+    """
+    check_tensor("masks", masks, "N H W", "bool")
+    maps, _, _ = sanitize_heatmaps(heatmaps)
+    check_same_length(heatmaps=maps, masks=masks)
+    count, height, width = masks.shape
+    if ignored is not None:
+        check_tensor("ignored", ignored, "N H W", "bool", N=count, H=height, W=width)
+    maps = resize_heatmaps(maps.to(torch.promote_types(maps.dtype, torch.float32)), (height, width))
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    scores = ((maps - low) / torch.where(high > low, high - low, 1)).flatten()
+    counted = torch.ones_like(masks) if ignored is None else ~ignored
+    ordered, order = scores.sort()
+    hits = (masks & counted).flatten()[order]
+    # How many pixels, and hits among them, have at least the value of each.
+    first = torch.searchsorted(ordered, ordered)
+    at_least, hits_at_least = (
+        (flags.sum() - flags.cumsum(0) + flags)[first]
+        for flags in (counted.flatten()[order].long(), hits.long())
+    )
+    precision = hits_at_least.to(ordered.dtype) / at_least.clamp(min=1)
+    return torch.where(hits, precision, 0).sum() / hits.sum().clamp(min=1)
+
+
+def _thresholds(thresholds: Sequence[float] | Tensor, targets: Tensor) -> Tensor:
+    """Checked thresholds (K,), of the targets' dtype and device."""
+    if not isinstance(thresholds, Tensor):
+        for threshold in thresholds:
+            check_fraction("thresholds", threshold)
+    thresholds = torch.as_tensor(thresholds, dtype=targets.dtype, device=targets.device)
+    check_tensor("thresholds", thresholds, "K", "floating")
+    if len(thresholds) == 0:
+        raise ValueError("thresholds: expected at least one, got none")
+    return thresholds
 
 
 def _full_precision(targets: Tensor) -> Tensor:

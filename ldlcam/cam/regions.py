@@ -60,12 +60,16 @@ def threshold_mask(
     """
     maps, levels, valid = level_heatmaps(heatmaps, threshold)
     if size is not None:
-        size = check_size("size", size)
-        # Not F.interpolate, which rounds pixels of a plateau to below its value.
-        sizes = torch.tensor((size,), device=maps.device)
-        rows, columns = (torch.arange(side, device=maps.device)[None] for side in size)
-        maps = sample_pixels(maps, sizes, rows, columns)
+        maps = resize_heatmaps(maps, check_size("size", size))
     return (maps >= levels[:, None, None]) & valid[:, None, None]
+
+
+def resize_heatmaps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Finite maps (N, h, w), upsampled bilinearly with half-pixel centres."""
+    # Not F.interpolate, which rounds pixels of a plateau to below its value.
+    sizes = torch.tensor((size,), device=maps.device)
+    rows, columns = (torch.arange(side, device=maps.device)[None] for side in size)
+    return sample_pixels(maps, sizes, rows, columns)
 
 
 def level_heatmaps(heatmaps: Tensor, threshold: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:

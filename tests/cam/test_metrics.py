@@ -1,13 +1,20 @@
+import math
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from ldlcam.cam import (
     average_precision,
+    box_accuracy,
     levelset_boxes,
+    levelset_components,
     mean_iou,
+    pixel_average_precision,
     pointing_game,
     threshold_sweep,
 )
@@ -176,3 +183,135 @@ def test_half_precision_targets_of_large_images() -> None:
 def test_thresholds_given_as_percentages_are_refused() -> None:
     with pytest.raises(ValueError, match=r"thresholds: expected a number in \(0, 1\], got 20"):
         threshold_sweep(torch.rand(4, 3, 3), TARGETS, [20, 40], (9, 9))
+
+
+# ----------------------------------------------------------------------------------- box accuracy
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_box_accuracy_against_loops(components: int) -> None:
+    maps = torch.rand(12, 5, 6, generator=torch.Generator().manual_seed(1))
+    targets, _ = levelset_boxes(maps, 0.6, (50, 60))
+    targets = targets + torch.randn(12, 4, generator=torch.Generator().manual_seed(2))
+    targets[3] = torch.nan
+    thresholds, limits = [0.4, 0.6, 0.8], [0.3, 0.5, 0.7, 0.9]
+    found = box_accuracy(
+        maps, targets, thresholds, (50, 60), iou_thresholds=limits, components=components
+    )
+    expected = np.zeros((3, 4))
+    for k, threshold in enumerate(thresholds):
+        boxes, valid = levelset_components(maps, threshold, (50, 60), components)
+        for i in range(12):
+            overlaps = [
+                iou(tuple(box), tuple(targets[i].tolist()))
+                for box, there in zip(boxes[i].tolist(), valid[i].tolist(), strict=True)
+                if there and i != 3
+            ]
+            if i != 3:
+                expected[k] += [max(overlaps) >= limit for limit in limits]
+    np.testing.assert_allclose(found.accuracy, expected / 11, atol=1e-6)
+    np.testing.assert_allclose(found.maximum, expected.max(axis=0) / 11, atol=1e-6)
+    for d in range(4):
+        assert float(found.best[d]) == pytest.approx(thresholds[int(expected[:, d].argmax())])
+    assert float(found.mean) == pytest.approx(expected.max(axis=0).mean() / 11)
+
+
+def test_box_accuracy_of_nothing() -> None:
+    maps = torch.stack((torch.zeros(3, 3), torch.full((3, 3), torch.nan)))
+    targets = torch.tensor([[0.0, 0.0, 30.0, 30.0]]).expand(2, 4)
+    for values, boxes in ((maps, targets), (maps[:0], targets[:0]), (maps, targets * torch.nan)):
+        found = box_accuracy(values, boxes, [0.5], (30, 30), iou_thresholds=[0.0, 0.5])
+        assert found.accuracy.tolist() == [[0, 0]]
+        assert found.mean == 0
+
+
+# --------------------------------------------------------------------------------------------- PxAP
+
+
+def average_precision_by_hand(scores: np.ndarray, hits: np.ndarray) -> float:
+    """The sum over different scores of precision times the step in recall."""
+    total, last = 0.0, 0.0
+    for score in np.unique(scores)[::-1]:
+        above = scores >= score
+        recall = hits[above].sum() / hits.sum()
+        total += hits[above].mean() * (recall - last)
+        last = recall
+    return total
+
+
+@pytest.mark.parametrize("ignoring", [False, True])
+@pytest.mark.parametrize("steps", [False, True])
+def test_pixel_average_precision_by_hand(ignoring: bool, steps: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    maps = torch.rand(3, 4, 5, generator=generator, dtype=torch.float64) - 0.2
+    if steps:
+        maps = (8 * maps).round()
+    masks = torch.rand(3, 12, 15, generator=generator) < 0.3
+    ignored = torch.rand(3, 12, 15, generator=generator) < 0.2 if ignoring else None
+    size = (4, 5) if steps else (12, 15)  # as they are, ties stay ties
+    masks = masks[:, : size[0], : size[1]]
+    ignored = None if ignored is None else ignored[:, : size[0], : size[1]]
+    big = F.interpolate(maps[:, None], size=size, mode="bilinear")[:, 0].numpy()
+    low, high = big.min(axis=(1, 2), keepdims=True), big.max(axis=(1, 2), keepdims=True)
+    scores = ((big - low) / (high - low)).round(12)
+    counted = np.ones(scores.shape, bool) if ignored is None else ~ignored.numpy()
+    expected = average_precision_by_hand(scores[counted], masks.numpy()[counted])
+    found = pixel_average_precision(maps, masks, ignored)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+    sklearn = pytest.importorskip("sklearn.metrics")
+    assert float(found) == pytest.approx(
+        sklearn.average_precision_score(masks.numpy()[counted], scores[counted])
+    )
+
+
+def test_pixel_average_precision_at_its_ends() -> None:
+    maps = torch.rand(4, 6, 7)
+    hot = maps >= maps.flatten(1).quantile(0.8, dim=1)[:, None, None]
+    one = maps[:1]
+    assert pixel_average_precision(one, hot[:1]) == 1
+    assert pixel_average_precision(one, torch.zeros(1, 6, 7, dtype=torch.bool)) == 0
+    assert pixel_average_precision(one, torch.ones(1, 6, 7, dtype=torch.bool)) == 1
+    # Scores that say nothing have the share of hot pixels at every recall.
+    flat = torch.stack((torch.zeros(6, 7), torch.full((6, 7), math.nan)))
+    share = hot[:2].float().mean()
+    torch.testing.assert_close(pixel_average_precision(flat, hot[:2]), share)
+    assert pixel_average_precision(maps[:0], hot[:0]) == 0
+
+
+def test_each_maps_own_scale_does_not_matter() -> None:
+    maps, masks = torch.rand(3, 5, 6, dtype=torch.float64), torch.rand(3, 20, 24) < 0.3
+    scales = torch.tensor([1e-3, 1.0, 1e5], dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(
+        pixel_average_precision(scales * maps, masks), pixel_average_precision(maps, masks)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_device_of_the_further_metrics(device: torch.device, dtype: torch.dtype) -> None:
+    maps = torch.rand(2, 4, 5, device=device).to(dtype)
+    targets = torch.tensor([[0.0, 0.0, 9.0, 9.0]], device=device, dtype=dtype).expand(2, 4)
+    masks = torch.rand(2, 8, 10, device=device) < 0.5
+    score = pixel_average_precision(maps, masks)
+    assert score.shape == ()
+    assert score.device.type == device.type
+    accuracy = box_accuracy(maps, targets, [0.3, 0.5], (20, 20))
+    assert accuracy.accuracy.shape == (2, 3)
+    assert {part.device.type for part in accuracy} == {device.type}
+
+
+def test_errors_of_the_further_metrics() -> None:
+    maps, targets = torch.rand(2, 4, 5), torch.rand(2, 4)
+    for limits in ([], [1.5], [math.nan]):
+        with pytest.raises(ValueError, match=r"iou_thresholds: expected numbers in \[0, 1\]"):
+            box_accuracy(maps, targets, [0.5], (8, 8), iou_thresholds=limits)
+    with pytest.raises(ValueError, match="thresholds: expected at least one, got none"):
+        box_accuracy(maps, targets, [], (8, 8))
+    with pytest.raises(ValueError, match="targets: expected length 2 as heatmaps has, got 1"):
+        box_accuracy(maps, targets[:1], [0.5], (8, 8))
+    with pytest.raises(TypeError, match="masks: expected a tensor of bool dtype"):
+        pixel_average_precision(maps, torch.rand(2, 8, 8))
+    masks = torch.rand(2, 8, 8) < 0.5
+    with pytest.raises(ValueError, match=r"ignored: expected shape \(N, H, W\) with N = 2, H = 8"):
+        pixel_average_precision(maps, masks, masks[:, :4])
+    with pytest.raises(ValueError, match="masks: expected length 2 as heatmaps has, got 1"):
+        pixel_average_precision(maps, masks[:1])
