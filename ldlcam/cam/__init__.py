@@ -26,6 +26,7 @@ from ldlcam.cam.metrics import (
     pointing_game,
     threshold_sweep,
 )
+from ldlcam.cam.plots import overlay_heatmaps, plot_regions, plot_threshold_sweep
 from ldlcam.cam.pooling import GeneralizedMeanPool, LogSumExpPool
 from ldlcam.cam.regions import Regions, mask_boxes, threshold_mask
 from ldlcam.cam.thresholds import (
@@ -66,9 +67,12 @@ __all__ = [
     "mean_iou",
     "normalize_heatmaps",
     "otsu_threshold",
+    "overlay_heatmaps",
     "pad_boxes",
     "percentile_threshold",
     "pixel_average_precision",
+    "plot_regions",
+    "plot_threshold_sweep",
     "pointing_game",
     "scale_boxes",
     "threshold_mask",
