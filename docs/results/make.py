@@ -9,16 +9,33 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
+
+
+class Run(NamedTuple):
+    """What a page is called, the command that made its figures, and on how many CPU cores."""
+
+    title: str
+    command: str
+    cores: str = "two CPU cores"
+
+
 RUNS = {
-    "demo": ("The phantom, at the demo's size", "make demo"),
-    "swapped": (
-        "The swapped phantom, at the demo's size",
-        "boneage run --preset demo -s phantom.variant=swapped --out runs/swapped",
+    "demo": Run("The phantom, at the demo's size", "make demo"),
+    "phantom": Run(
+        "The phantom",
+        "OMP_NUM_THREADS=1 boneage run --preset phantom --out runs/phantom",
+        "one CPU core",
     ),
-    "rsna100": (
+    "swapped": Run(
+        "The swapped phantom",
+        "OMP_NUM_THREADS=1 boneage run --preset phantom -s phantom.variant=swapped "
+        "--out runs/swapped",
+        "one CPU core",
+    ),
+    "rsna100": Run(
         "RSNA radiographs at 100 px",
         "boneage run --preset rsna100 --data rsna100 --out runs/rsna100",
     ),
@@ -27,24 +44,33 @@ RUNS = {
 
 def page(name: str, metrics: dict[str, Any]) -> str:
     """The page of one run, as Markdown."""
-    title, command = RUNS[name]
+    run = RUNS[name]
     data = metrics["data"]
     parts = ", ".join(f"{part} {count}" for part, count in data["parts"].items())
     lines = [
-        f"# {title}",
+        f"# {run.title}",
         "",
         "Made by",
         "",
         "```sh",
-        command,
+        run.command,
         "```",
         "",
         f"{data['images']} images ({parts}); seed {metrics['seed']}; "
-        f"{sum(metrics['seconds'].values()) / 60:.0f} minutes on two CPU cores.",
+        f"{sum(metrics['seconds'].values()) / 60:.0f} minutes on {run.cores}.",
     ]
     if "phantom_fingerprint" in data:
         lines.append(f"Fingerprint of the generator: `{data['phantom_fingerprint']}`.")
     lines += ["", "## Regions", "", *_regions(metrics["localization"])]
+    picture = f"{name}-regions.jpg"
+    if (HERE / picture).exists():
+        lines += [
+            "",
+            f"![Six images with their heat maps, boxes and crops]({picture})",
+            "",
+            "The first six of them by id, drawn by `regions.py` beside this page, with Region 1 "
+            "erased in grey.",
+        ]
     lines += ["", "## Threshold sweep", "", *_sweep(metrics["localization"])]
     lines += ["", "## Ages", "", *_ages(metrics["ages"])]
     return "\n".join(lines) + "\n"

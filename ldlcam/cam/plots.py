@@ -117,9 +117,9 @@ def plot_regions(
         check_tensor("boxes", boxes[name], "N 4", "floating", N=len(images))
         shown = seen.get(name, images)
         if name in seen:
-            columns.append((f"{name}: seen", list(shown), None))
-        columns.append((f"{name}: heat map", list(overlay_heatmaps(shown, maps)), boxes[name]))
-        columns.append((f"{name}: crop", _crops(images, boxes[name]), None))
+            columns.append((f"{name}\nseen", list(shown), None))
+        columns.append((f"{name}\nheat map", list(overlay_heatmaps(shown, maps)), boxes[name]))
+        columns.append((f"{name}\ncrop", _crops(images, boxes[name]), None))
     return _grid(columns, size)
 
 

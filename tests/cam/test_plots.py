@@ -51,8 +51,8 @@ def test_rows_of_eight_panels() -> None:
     assert len(figure.axes) == 3 * 8
     titles = [axes.get_title() for axes in figure.axes[:8]]
     assert titles == [
-        "image", "hand: heat map", "hand: crop", "carpals: heat map", "carpals: crop",
-        "knuckles: seen", "knuckles: heat map", "knuckles: crop",
+        "image", "hand\nheat map", "hand\ncrop", "carpals\nheat map", "carpals\ncrop",
+        "knuckles\nseen", "knuckles\nheat map", "knuckles\ncrop",
     ]  # fmt: skip
     box = figure.axes[8 + 1].patches[0]
     assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (3, 4, 20, 30)
