@@ -13,11 +13,12 @@ from ldlcam.cam.lattices import sample_pixels
 
 
 class Regions(NamedTuple):
-    """One region per image.
+    """One region per image, or k of them.
 
     Attributes:
-        boxes: (N, 4), half-open x1, y1, x2, y2 in pixels; zeros where there is no region.
-        valid: (N,) bool, whether there is a region.
+        boxes: (N, 4) or (N, k, 4), half-open x1, y1, x2, y2 in pixels; zeros where there is no
+            region.
+        valid: (N,) or (N, k) bool, whether there is a region.
     """
 
     boxes: Tensor

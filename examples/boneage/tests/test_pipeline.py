@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -78,6 +80,17 @@ def test_no_boxed_id_trains_and_every_id_has_a_part(finished: Path) -> None:
     assert boxed
     assert {parts[id] for id in boxed} == {"boxes-choose", "boxes-score"}
     assert not boxed & {id for id, part in parts.items() if part in ("train", "validation", "test")}
+
+
+def test_regions_of_a_run_can_be_drawn(finished: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[3] / "docs" / "results" / "regions.py"
+    runpy.run_path(str(script))["draw"](finished, tmp_path / "regions.jpg")
+    with Image.open(tmp_path / "regions.jpg") as picture:
+        grey = np.asarray(picture.convert("L"))
+        assert min(picture.size) > 300
+    # Eight panels of radiographs, heat maps and crops on white, none of them empty.
+    panels = np.array_split(grey[grey.shape[0] // 2 :], 8, axis=1)
+    assert all(panel.std() > 20 for panel in panels)
 
 
 def test_finished_run_does_nothing_twice(copied: Path, smoke: Config) -> None:
