@@ -30,11 +30,11 @@ def draw(run: Path, picture: Path) -> None:
     rows = samples.boxed_rows("Wrist", splits.BOXES_SCORE)[:COUNT]
     shapes = torch.from_numpy(samples.shapes[rows])
     radiographs = [
-        torch.from_numpy(even_contrast(read_radiograph(Path(samples.paths[i])), config.contrast))
+        torch.from_numpy(even_contrast(read_radiograph(samples.paths[i]), config.contrast))
         for i in rows
     ]
     whole = torch.zeros(len(rows), 4)
-    images = crop_and_resize([image[None].float() for image in radiographs], whole, FRAME)
+    images = crop_and_resize([image[None] for image in radiographs], whole, FRAME)
     heatmaps, boxes = {}, {}
     for region, name in NAMES.items():
         stage = stages.regions[region]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ldlcam._check import check_same_length, check_tensor
+from ldlcam._precision import upcast
 
 Size = tuple[int, int] | Tensor
 """(height, width) in pixels: a pair for all images, or an (N, 2) tensor of one pair each."""
@@ -117,7 +118,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     check_tensor("a", a, "N 4", "floating")
     check_tensor("b", b, "N 4", "floating")
     check_same_length(a=a, b=b)
-    a, b = (boxes.to(torch.promote_types(boxes.dtype, torch.float32)) for boxes in (a, b))
+    a, b = upcast(a), upcast(b)
     proper = proper_boxes(a) & proper_boxes(b)
     # Unit boxes stand in for improper ones, so that neither value nor gradient is NaN.
     unit = torch.tensor([0, 0, 1, 1], device=a.device)

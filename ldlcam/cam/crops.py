@@ -11,6 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from ldlcam._check import check_same_length, check_tensor
+from ldlcam._precision import upcast
 from ldlcam.cam.boxes import check_size, fill_boxes, match_aspect
 
 
@@ -78,7 +79,7 @@ def _crop(
     images: Tensor, boxes: Tensor, size: tuple[int, int], antialias: bool, keep_aspect: bool
 ) -> Tensor:
     height, width = images.shape[2:]
-    boxes = boxes.to(images.device, torch.promote_types(boxes.dtype, torch.float32))
+    boxes = upcast(boxes).to(images.device)
     boxes = fill_boxes(boxes, (height, width))
     if keep_aspect:
         boxes = match_aspect(boxes, size)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ldlcam._check import check_fraction, check_same_length, check_tensor
+from ldlcam._precision import upcast
 from ldlcam.cam.boxes import Size, box_iou, proper_boxes, size_tensor
 from ldlcam.cam.heatmaps import sanitize_heatmaps
 from ldlcam.cam.levelsets import levelset_boxes, levelset_components
@@ -258,11 +259,8 @@ def box_accuracy(
             boxes.flatten(0, 1).to(targets.dtype), targets.repeat_interleave(components, 0)
         )
         highest = torch.where(valid, iou.view_as(valid), -1).amax(1)
-        reached = (highest.unsqueeze(1) >= limits).to(targets.dtype)
-        counted = proper_boxes(targets)
-        shares.append(
-            torch.where(counted.unsqueeze(1), reached, 0).sum(0) / counted.sum().clamp(min=1)
-        )
+        reached = (highest >= limits.unsqueeze(1)).to(targets.dtype)
+        shares.append(_mean_where(reached, proper_boxes(targets)))
     accuracy = torch.stack(shares)
     maximum, place = accuracy.max(0)
     return BoxAccuracy(accuracy, maximum, thresholds[place], maximum.mean())
@@ -308,7 +306,7 @@ def pixel_average_precision(
     count, height, width = masks.shape
     if ignored is not None:
         check_tensor("ignored", ignored, "N H W", "bool", N=count, H=height, W=width)
-    maps = resize_heatmaps(maps.to(torch.promote_types(maps.dtype, torch.float32)), (height, width))
+    maps = resize_heatmaps(upcast(maps), (height, width))
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     scores = ((maps - low) / torch.where(high > low, high - low, 1)).flatten()
     counted = torch.ones_like(masks) if ignored is None else ~ignored
@@ -339,7 +337,7 @@ def _thresholds(thresholds: Sequence[float] | Tensor, targets: Tensor) -> Tensor
 def _full_precision(targets: Tensor) -> Tensor:
     """The targets, checked, in float32 or float64: half precision cannot hold their products."""
     check_tensor("targets", targets, "N 4", "floating")
-    return targets.to(torch.promote_types(targets.dtype, torch.float32))
+    return upcast(targets)
 
 
 def _region_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None) -> Tensor:
@@ -351,4 +349,5 @@ def _region_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _mean_where(values: Tensor, counted: Tensor) -> Tensor:
-    return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)
+    """Means over the images (the last axis) that count; 0 where none does."""
+    return torch.where(counted, values, 0).sum(-1) / counted.sum().clamp(min=1)

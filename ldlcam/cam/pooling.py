@@ -2,7 +2,7 @@
 
 A pool is a module from features (N, C, h, w) to (N, C). Those here also share each pooled value
 out among the positions, so that the parts sum to it: `evidence` weighs the parts with one filter
-per image and sums over the channels, without keeping the (N, C, h, w) of them.
+per image and sums over the channels.
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldlcam._check import check_choice, check_positive
+from ldlcam._precision import upcast
 
 
 class AveragePool(nn.Module):
@@ -76,13 +77,13 @@ class LogSumExpPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, C, h, w) to (N, C)."""
-        values = _at_least_float32(features).flatten(2) * self.sharpness
+        values = upcast(features).flatten(2) * self.sharpness
         pooled = (values.logsumexp(2) - math.log(values.shape[2])) / self.sharpness
         return pooled.to(features.dtype)
 
     def evidence(self, features: Tensor, filters: Tensor) -> Tensor:
         """Features (N, C, h, w), filters (N, C) to (N, h, w): shared out as softmax(r f) is."""
-        values = _at_least_float32(features)
+        values = upcast(features)
         shares = (values.flatten(2) * self.sharpness).softmax(2)
         parts = weighted_sum(shares.view_as(features), filters * self.forward(values))
         return parts.to(features.dtype)
@@ -137,28 +138,26 @@ class GeneralizedMeanPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, C, h, w) to (N, C)."""
-        peaks, powers = self._powers(features)
-        return (peaks * powers.mean(2) ** (1 / self._exponent(peaks))).to(features.dtype)
+        pooled, _ = self._pooled(features)
+        return pooled.to(features.dtype)
 
     def evidence(self, features: Tensor, filters: Tensor) -> Tensor:
         """Features (N, C, h, w) and filters (N, C) to (N, h, w): shared out as f ** p is."""
-        peaks, powers = self._powers(features)
-        sums = powers.sum(2)
-        pooled = peaks * (sums / powers.shape[2]) ** (1 / self._exponent(peaks))
-        parts = weighted_sum(powers.view_as(features), filters * pooled / sums)
+        pooled, powers = self._pooled(features)
+        parts = weighted_sum(powers.view_as(features), filters * pooled / powers.sum(2))
         return parts.to(features.dtype)
 
-    def _powers(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The maxima (N, C), and what they leave of the features, to the power p, (N, C, h w).
+    def _pooled(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled values (N, C), and the powers they are the means of, (N, C, h w).
 
-        Powers of values up to 1 do not overflow, and their sum is at least 1.
+        The powers are of the features over their maximum: they do not overflow, and their sum is
+        at least 1.
         """
-        values = _at_least_float32(features).flatten(2).clamp(min=self.floor)
+        values = upcast(features).flatten(2).clamp(min=self.floor)
         peaks = values.detach().amax(2)
-        return peaks, (values / peaks.unsqueeze(2)) ** self._exponent(values)
-
-    def _exponent(self, values: Tensor) -> Tensor:
-        return self.power.to(values.dtype)
+        power = self.power.to(values.dtype)
+        powers = (values / peaks.unsqueeze(2)) ** power
+        return peaks * powers.mean(2) ** (1 / power), powers
 
 
 POOLS: dict[str, type[nn.Module]] = {
@@ -183,7 +182,3 @@ def weighted_sum(features: Tensor, filters: Tensor) -> Tensor:
     """One map per image, (N, h, w): its features (N, C, h, w) weighted by its filter (N, C)."""
     maps = torch.bmm(filters.to(features.dtype).unsqueeze(1), features.flatten(2))
     return maps.view(len(features), *features.shape[2:])
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ldlcam._check import check_choice, check_fraction, check_tensor
+from ldlcam._precision import upcast
 from ldlcam.cam.boxes import check_size
 from ldlcam.cam.components import label_mask
 from ldlcam.cam.heatmaps import sanitize_heatmaps
@@ -76,7 +77,7 @@ def resize_heatmaps(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def level_heatmaps(heatmaps: Tensor, threshold: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Finite maps in float32 or float64, the value of each one's threshold, and validity."""
     maps, peaks, valid = sanitize_heatmaps(heatmaps)
-    maps, peaks = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (maps, peaks))
+    maps, peaks = upcast(maps), upcast(peaks)
     if isinstance(threshold, Tensor):
         if threshold.ndim != 0:
             check_tensor("threshold", threshold, "N", "floating", N=len(maps))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ldlcam._check import check_tensor
+from ldlcam._precision import upcast
 from ldlcam.cam.heatmaps import sanitize_heatmaps
 
 
@@ -185,8 +186,7 @@ _JET_GREYS = _jet_greys()
 def _ordered(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each map's values in order (N, h w), its maximum and validity; at least float32."""
     maps, peaks, valid = sanitize_heatmaps(heatmaps)
-    maps, peaks = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (maps, peaks))
-    return maps.flatten(1).sort(1).values, peaks, valid
+    return upcast(maps).flatten(1).sort(1).values, upcast(peaks), valid
 
 
 def _fractions(values: Tensor, peaks: Tensor, valid: Tensor) -> Tensor:

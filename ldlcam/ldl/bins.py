@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldlcam._check import check_positive, check_tensor
-from ldlcam.ldl._precision import upcast
+from ldlcam._precision import upcast
 
 
 class Bins(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ldlcam._check import check_choice, check_positive, check_tensor
-from ldlcam.ldl._precision import upcast
+from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins
 
 ENDS = ("renormalize", "preserve_mean", "extend", "error")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ldlcam._check import check_choice, check_positive, check_tensor
-from ldlcam.ldl._precision import upcast
+from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins
 from ldlcam.ldl.labels import ENDS, gaussian_log_labels
 from ldlcam.ldl.prediction import expectation

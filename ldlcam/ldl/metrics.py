@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ldlcam._check import check_positive, check_tensor
-from ldlcam.ldl._precision import upcast
+from ldlcam._precision import upcast
 
 
 def mean_absolute_error(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn import functional
 
 from ldlcam._check import check_fraction, check_tensor
-from ldlcam.ldl._precision import upcast
+from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins
 
 

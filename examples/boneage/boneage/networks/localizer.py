@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -55,23 +56,28 @@ class LocalizerNetwork(nn.Module):
             views.append(self.features(images.flip(3)).flip(3))
         scores = torch.stack([self._scores(features, sex) for features in views]).mean(dim=0)
         classes = scores.argmax(dim=1)
-        maps = torch.stack([self._maps(features, classes) for features in views]).mean(dim=0)
-        return Attention(maps, self.bins.centers[classes])
-
-    def _maps(self, features: Tensor, classes: Tensor) -> Tensor:
-        draw = self.head.heatmaps if self.heatmap == "activation" else self.head.evidence_maps
-        maps = draw(features, classes, window=self.window)
+        head = self.head
         if self.softmax:
             # A softmax does not see what all classes have in common, so neither may the map.
-            maps = maps - draw(features, classes, window=len(self.bins))
-        if self.smoothing > 0:
-            reach = math.ceil(3 * self.smoothing)
-            # Nothing lies beyond the border; the filter itself would mirror the map there.
-            framed = F.pad(maps, (reach,) * 4)
-            spread = gaussian_blur(framed[:, None], 2 * reach + 1, self.smoothing)[:, 0]
-            maps = spread[:, reach:-reach, reach:-reach]
-        return maps
+            head = copy.deepcopy(head)
+            head.weight -= head.weight.mean(dim=0)
+        draw = head.heatmaps if self.heatmap == "activation" else head.evidence_maps
+        maps = [draw(features, classes, window=self.window) for features in views]
+        heatmaps = _smoothed(torch.stack(maps).mean(dim=0), self.smoothing)
+        return Attention(heatmaps, self.bins.centers[classes])
 
     def _scores(self, features: Tensor, sex: Tensor) -> Tensor:
         scores: Tensor = self.head(features)
         return scores if self.sex is None else scores + self.sex(sex[:, None])
+
+
+def _smoothed(maps: Tensor, deviation: float) -> Tensor:
+    """Maps (N, h, w) under a Gaussian of a standard deviation in cells; 0 leaves them alone."""
+    if deviation == 0:
+        return maps
+    reach = math.ceil(3 * deviation)
+    # Nothing lies beyond the border; the filter itself would mirror the map there.
+    framed = F.pad(maps, (reach,) * 4)
+    return gaussian_blur(framed[:, None], 2 * reach + 1, deviation)[
+        :, 0, reach:-reach, reach:-reach
+    ]

@@ -14,7 +14,7 @@ from boneage.data.tables import find_table
 from boneage.run_folder import Stage
 
 # What of a localizer does not matter to its training, only to the regions that it finds.
-_ASKED = ("heatmap", "smoothing", "threshold", "margin")
+_ASKED = {"heatmap", "smoothing", "threshold", "margin"}
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
         own = getattr(plan, region)
         erased = regions["region1"].key if region == "region2" else ""
         begun = [stage.key for stage in attention.values()] if plan.warm_start else []
-        learning = plan.sex, own.model_dump(exclude=set(_ASKED))
+        learning = plan.sex, own.model_dump(exclude=_ASKED)
         attention_key = _key(data_key, erased, begun, learning, learned_with)
         attention[region] = Stage(folder / f"attention-{region}", attention_key)
         rule = plan.window, plan.mirror, plan.component, plan.thresholds
-        find_key = _key(attention_key, rule, own.model_dump(include=set(_ASKED)))
+        find_key = _key(attention_key, rule, own.model_dump(include=_ASKED))
         regions[region] = Stage(folder / f"regions-{region}", find_key)
     crop_key = _key(data_key, config.training.size, *(regions[name].key for name in REGIONS))
     shared = config.training.model_dump(exclude={"models"})

@@ -1,4 +1,4 @@
-"""The precision in which distributions are computed."""
+"""The precision in which distributions and boxes are computed."""
 
 from torch import Tensor, float32, float64
 
@@ -7,7 +7,8 @@ def upcast(value: Tensor) -> Tensor:
     """Return float64 as it is and every other real dtype as float32.
 
     Two hundred probabilities times ages lose up to half a month in bfloat16, and autocast on the
-    CPU leaves softmax in it; so every function of this wing starts here, and none uses a matrix
-    product, which autocast would take back to half precision.
+    CPU leaves softmax in it; so every function of the ldl wing starts here, and none uses a matrix
+    product, which autocast would take back to half precision. Half precision holds neither a box's
+    area nor a coordinate beyond 2048 pixels.
     """
     return value if value.dtype == float64 else value.to(float32)
