@@ -8,7 +8,7 @@ here.
 
 from ldlcam.cam import (
     AttentionCascade,
-    BoxAccuracy,
+    BoxAccuracyResult,
     CAMHead,
     CascadeHistory,
     Complementary,
@@ -16,7 +16,7 @@ from ldlcam.cam import (
     GeneralizedMeanPool,
     LogSumExpPool,
     Regions,
-    ThresholdSweep,
+    ThresholdSweepResult,
     average_precision,
     box_accuracy,
     box_iou,
@@ -69,7 +69,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttentionCascade",
     "Bins",
-    "BoxAccuracy",
+    "BoxAccuracyResult",
     "CAMHead",
     "CascadeHistory",
     "Complementary",
@@ -82,7 +82,7 @@ __all__ = [
     "LogSumExpPool",
     "LossTerms",
     "Regions",
-    "ThresholdSweep",
+    "ThresholdSweepResult",
     "average_precision",
     "box_accuracy",
     "box_iou",

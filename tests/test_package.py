@@ -7,12 +7,14 @@ import sys
 import zipfile
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ldlcam
+from ldlcam import metrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,14 +92,18 @@ def test_import_brings_nothing_optional_and_no_scipy() -> None:
     assert brought - sys.stdlib_module_names == {"ldlcam"}
 
 
-def test_all_is_sorted_and_has_no_modules() -> None:
-    assert ldlcam.__all__ == sorted(set(ldlcam.__all__))
-    assert not [name for name in ldlcam.__all__ if inspect.ismodule(getattr(ldlcam, name))]
+@pytest.mark.parametrize("module", [ldlcam, metrics])
+def test_all_is_sorted_and_has_no_modules(module: ModuleType) -> None:
+    assert module.__all__ == sorted(set(module.__all__))
+    assert not [name for name in module.__all__ if inspect.ismodule(getattr(module, name))]
 
 
-@pytest.mark.parametrize("name", ldlcam.__all__)
-def test_public_name_has_a_docstring_with_an_example(name: str) -> None:
-    thing = getattr(ldlcam, name)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(module, name) for module in (ldlcam, metrics) for name in module.__all__],
+)
+def test_public_name_has_a_docstring_with_an_example(module: ModuleType, name: str) -> None:
+    thing = getattr(module, name)
     docstring = inspect.getdoc(thing)
     assert docstring
     # Result types are shown by the functions that return them.

@@ -17,15 +17,15 @@ from ldlcam.cam.heads import CAMHead
 from ldlcam.cam.heatmaps import class_activation_map, normalize_heatmaps, valid_heatmaps
 from ldlcam.cam.levelsets import levelset_boxes, levelset_components
 from ldlcam.cam.metrics import (
-    BoxAccuracy,
-    ThresholdSweep,
+    BoxAccuracyResult,
+    ThresholdSweepResult,
     average_precision,
     box_accuracy,
     mean_iou,
-    pixel_average_precision,
     pointing_game,
     threshold_sweep,
 )
+from ldlcam.cam.pixel_metrics import pixel_average_precision
 from ldlcam.cam.plots import overlay_heatmaps, plot_regions, plot_threshold_sweep
 from ldlcam.cam.pooling import GeneralizedMeanPool, LogSumExpPool
 from ldlcam.cam.regions import Regions, mask_boxes, threshold_mask
@@ -38,7 +38,7 @@ from ldlcam.cam.thresholds import (
 
 __all__ = [
     "AttentionCascade",
-    "BoxAccuracy",
+    "BoxAccuracyResult",
     "CAMHead",
     "CascadeHistory",
     "Complementary",
@@ -46,7 +46,7 @@ __all__ = [
     "GeneralizedMeanPool",
     "LogSumExpPool",
     "Regions",
-    "ThresholdSweep",
+    "ThresholdSweepResult",
     "average_precision",
     "box_accuracy",
     "box_iou",

@@ -11,7 +11,6 @@ from ldlcam._precision import upcast
 from ldlcam.cam.boxes import Size, box_iou, proper_boxes, size_tensor
 from ldlcam.cam.heatmaps import sanitize_heatmaps
 from ldlcam.cam.levelsets import levelset_boxes, levelset_components
-from ldlcam.cam.regions import resize_heatmaps
 
 
 def mean_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -75,8 +74,7 @@ def average_precision(
     References:
         Chen et al., arXiv 2006.00202, Sec. IV: the share of images with IoU > 0.5.
     """
-    if not 0 <= iou_threshold < 1:
-        raise ValueError(f"iou_threshold: expected a number in [0, 1), got {iou_threshold!r}")
+    check_iou_threshold(iou_threshold)
     iou = _region_iou(boxes, targets, valid)
     return _mean_where((iou > iou_threshold).to(iou.dtype), proper_boxes(targets))
 
@@ -124,7 +122,7 @@ def pointing_game(heatmaps: Tensor, targets: Tensor, size: Size) -> Tensor:
     return _mean_where(hits.to(targets.dtype), proper_boxes(targets))
 
 
-class ThresholdSweep(NamedTuple):
+class ThresholdSweepResult(NamedTuple):
     """Localization at each of several thresholds.
 
     Attributes:
@@ -146,7 +144,7 @@ def threshold_sweep(
     thresholds: Sequence[float] | Tensor,
     size: Size,
     component: Literal["largest", "peak"] = "largest",
-) -> ThresholdSweep:
+) -> ThresholdSweepResult:
     """Mean IoU and AP50 of the regions at each threshold, to choose one on validation images.
 
     Args:
@@ -173,18 +171,22 @@ def threshold_sweep(
         tensor(0.5000)
     """
     targets = _full_precision(targets)
-    thresholds = _thresholds(thresholds, targets)
+    thresholds = threshold_tensor(thresholds, targets)
     overlaps, shares = [], []
     for threshold in thresholds:
         boxes, valid = levelset_boxes(heatmaps, threshold, size, component=component)
         boxes = boxes.to(targets.dtype)
         overlaps.append(mean_iou(boxes, targets, valid))
         shares.append(average_precision(boxes, targets, valid))
-    means, ap50 = torch.stack(overlaps), torch.stack(shares)
-    return ThresholdSweep(thresholds, means, ap50, thresholds.take(means.argmax()))
+    return best_of_sweep(thresholds, torch.stack(overlaps), torch.stack(shares))
 
 
-class BoxAccuracy(NamedTuple):
+def best_of_sweep(thresholds: Tensor, means: Tensor, ap50: Tensor) -> ThresholdSweepResult:
+    """The sweep of some figures, (K,) each."""
+    return ThresholdSweepResult(thresholds, means, ap50, thresholds.take(means.argmax()))
+
+
+class BoxAccuracyResult(NamedTuple):
     """Shares of images whose box is good enough, at each of several thresholds.
 
     Attributes:
@@ -208,7 +210,7 @@ def box_accuracy(
     *,
     iou_thresholds: Sequence[float] = (0.3, 0.5, 0.7),
     components: int = 1,
-) -> BoxAccuracy:
+) -> BoxAccuracyResult:
     """Share of images with a box of sufficient overlap, and its maximum over thresholds.
 
     The maximum says how good maps could be, not how good a method is that has to choose its
@@ -247,10 +249,9 @@ def box_accuracy(
         boxes of whole pixels end on their last one, and one component or all of them count.
     """
     targets = _full_precision(targets)
-    thresholds = _thresholds(thresholds, targets)
+    thresholds = threshold_tensor(thresholds, targets)
+    check_iou_thresholds(iou_thresholds)
     limits = torch.as_tensor(iou_thresholds, dtype=targets.dtype, device=targets.device)
-    if len(limits) == 0 or not all(0 <= float(limit) <= 1 for limit in iou_thresholds):
-        raise ValueError(f"iou_thresholds: expected numbers in [0, 1], got {iou_thresholds!r}")
     shares = []
     for threshold in thresholds:
         boxes, valid = levelset_components(heatmaps, threshold, size, components)
@@ -261,73 +262,33 @@ def box_accuracy(
         highest = torch.where(valid, iou.view_as(valid), -1).amax(1)
         reached = (highest >= limits.unsqueeze(1)).to(targets.dtype)
         shares.append(_mean_where(reached, proper_boxes(targets)))
-    accuracy = torch.stack(shares)
+    return best_of_accuracies(thresholds, torch.stack(shares))
+
+
+def best_of_accuracies(thresholds: Tensor, accuracy: Tensor) -> BoxAccuracyResult:
+    """The result of some accuracies (K, D)."""
     maximum, place = accuracy.max(0)
-    return BoxAccuracy(accuracy, maximum, thresholds[place], maximum.mean())
+    return BoxAccuracyResult(accuracy, maximum, thresholds[place], maximum.mean())
 
 
-def pixel_average_precision(
-    heatmaps: Tensor, masks: Tensor, ignored: Tensor | None = None
-) -> Tensor:
-    """Area under the precision-recall curve of pixels, over all images together (PxAP).
-
-    Maps are upsampled bilinearly to the masks and scaled from their minimum to their maximum, so
-    that their values can be compared between images; a map that shows no place
-    (`valid_heatmaps`) is 0 everywhere. The curve is the exact one, with a point for every
-    different value.
-
-    Args:
-        heatmaps: Heat maps, (N, h, w), floating; half precision is computed in float32.
-        masks: The pixels that should be hot, (N, H, W) bool.
-        ignored: Pixels that do not count, (N, H, W) bool; None for none.
-
-    Returns:
-        Scalar in [0, 1]; 0 where no pixel should be hot.
-
-    Raises:
-        TypeError: If an argument is not a tensor of the expected kind.
-        ValueError: If the shapes do not fit together.
-
-    Example:
-        >>> import torch
-        >>> from ldlcam import pixel_average_precision
-        >>> heatmaps = torch.tensor([[[0.9, 0.8], [0.1, 0.0]]])
-        >>> masks = torch.tensor([[[True, False], [True, False]]])
-        >>> pixel_average_precision(heatmaps, masks)
-        tensor(0.8333)
-
-    References:
-        Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020
-        (PxAP), who sum the curve at 1,000 thresholds.
-    """
-    check_tensor("masks", masks, "N H W", "bool")
-    maps, _, _ = sanitize_heatmaps(heatmaps)
-    check_same_length(heatmaps=maps, masks=masks)
-    count, height, width = masks.shape
-    if ignored is not None:
-        check_tensor("ignored", ignored, "N H W", "bool", N=count, H=height, W=width)
-    maps = resize_heatmaps(upcast(maps), (height, width))
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    scores = ((maps - low) / torch.where(high > low, high - low, 1)).flatten()
-    counted = torch.ones_like(masks) if ignored is None else ~ignored
-    ordered, order = scores.sort()
-    hits = (masks & counted).flatten()[order]
-    # How many pixels, and hits among them, have at least the value of each.
-    first = torch.searchsorted(ordered, ordered)
-    at_least, hits_at_least = (
-        (flags.sum() - flags.cumsum(0) + flags)[first]
-        for flags in (counted.flatten()[order].long(), hits.long())
-    )
-    precision = hits_at_least.to(ordered.dtype) / at_least.clamp(min=1)
-    return torch.where(hits, precision, 0).sum() / hits.sum().clamp(min=1)
+def check_iou_threshold(iou_threshold: float) -> None:
+    """Check what the IoU must exceed."""
+    if not 0 <= iou_threshold < 1:
+        raise ValueError(f"iou_threshold: expected a number in [0, 1), got {iou_threshold!r}")
 
 
-def _thresholds(thresholds: Sequence[float] | Tensor, targets: Tensor) -> Tensor:
-    """Checked thresholds (K,), of the targets' dtype and device."""
+def check_iou_thresholds(iou_thresholds: Sequence[float]) -> None:
+    """Check what the IoU must reach."""
+    if len(iou_thresholds) == 0 or not all(0 <= float(limit) <= 1 for limit in iou_thresholds):
+        raise ValueError(f"iou_thresholds: expected numbers in [0, 1], got {iou_thresholds!r}")
+
+
+def threshold_tensor(thresholds: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+    """Checked thresholds (K,), of another tensor's dtype and device."""
     if not isinstance(thresholds, Tensor):
         for threshold in thresholds:
             check_fraction("thresholds", threshold)
-    thresholds = torch.as_tensor(thresholds, dtype=targets.dtype, device=targets.device)
+    thresholds = torch.as_tensor(thresholds, dtype=like.dtype, device=like.device)
     check_tensor("thresholds", thresholds, "K", "floating")
     if len(thresholds) == 0:
         raise ValueError("thresholds: expected at least one, got none")

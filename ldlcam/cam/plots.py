@@ -15,7 +15,7 @@ from ldlcam._check import check_tensor
 from ldlcam.cam.boxes import fill_boxes
 from ldlcam.cam.crops import crop_and_resize
 from ldlcam.cam.heatmaps import normalize_heatmaps
-from ldlcam.cam.metrics import ThresholdSweep
+from ldlcam.cam.metrics import ThresholdSweepResult
 from ldlcam.cam.regions import resize_heatmaps
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def plot_regions(
     return _grid(columns, size)
 
 
-def plot_threshold_sweep(sweeps: Mapping[str, ThresholdSweep]) -> Figure:
+def plot_threshold_sweep(sweeps: Mapping[str, ThresholdSweepResult]) -> Figure:
     """Mean IoU and AP50 over the threshold, a line for each region; dots mark the best mean IoU.
 
     Args:

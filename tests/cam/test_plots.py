@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from torch import Tensor
 
 from ldlcam.cam import (
-    ThresholdSweep,
+    ThresholdSweepResult,
     overlay_heatmaps,
     plot_regions,
     plot_threshold_sweep,
@@ -94,6 +94,6 @@ def test_errors() -> None:
         plot_regions(images, heatmaps, boxes, seen={"foot": images})
     with pytest.raises(ValueError, match=r"boxes: expected shape \(N, 4\) with N = 3"):
         plot_regions(images, heatmaps, {name: box[:2] for name, box in boxes.items()})
-    no_sweeps: dict[str, ThresholdSweep] = {}
+    no_sweeps: dict[str, ThresholdSweepResult] = {}
     with pytest.raises(ValueError, match="sweeps: expected at least one, got none"):
         plot_threshold_sweep(no_sweeps)

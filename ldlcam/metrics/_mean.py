@@ -1,0 +1,37 @@
+"""What the metrics share that are means over images."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class MeanOverImages(Metric):
+    """Means of all updates, each weighed by how many of its images count.
+
+    The state is a sum and a count, which add up over processes. It is in float32, like those of
+    torchmetrics; `set_dtype(torch.float64)` sums in float64.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, *shape: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros(shape), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def _add(self, means: Tensor, counted: Tensor) -> None:
+        """Take in the means over the images that count, (N,) bool."""
+        count = counted.sum()
+        # Without any, the mean may be NaN.
+        self.total = self.total + torch.where(count > 0, means * count, 0).to(self.total.dtype)
+        self.count = self.count + count
+
+    def compute(self) -> Any:
+        """The mean over all images that count; 0 without any."""
+        return self.total / self.count.clamp(min=1)

@@ -1,0 +1,105 @@
+"""Each metric class, its function, and images to score, with and without targets and regions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+import ldlcam
+from ldlcam import metrics
+
+SIZE = (60, 80)
+THRESHOLDS = (0.2, 0.45, 0.7)
+Batches = list[tuple[Any, ...]]
+
+
+class Case(NamedTuple):
+    make: Callable[[], Metric]
+    function: Callable[..., Any]
+    data: Callable[[int], tuple[Tensor | None, ...]]
+    rest: tuple[Any, ...] = ()
+
+
+def boxes_and_targets(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    corners = torch.rand(2, count, 2, 2) * torch.tensor([80.0, 60.0])
+    boxes, targets = torch.cat((corners.amin(2), corners.amax(2)), 2)
+    boxes = torch.where(torch.rand(count, 1) < 0.5, boxes, targets + torch.rand(count, 1))
+    targets[torch.rand(count) < 0.2] = torch.nan
+    return boxes, targets, torch.rand(count) < 0.8
+
+
+def heatmaps_and_targets(count: int) -> tuple[Tensor, Tensor]:
+    heatmaps = torch.rand(count, 6, 8)
+    heatmaps[torch.rand(count) < 0.1] = torch.nan
+    return heatmaps, boxes_and_targets(count)[1]
+
+
+def heatmaps_and_masks(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.rand(count, 6, 8),
+        torch.rand(count, 12, 16) < 0.3,
+        torch.rand(count, 12, 16) < 0.1,
+    )
+
+
+def values(count: int) -> tuple[Tensor, Tensor]:
+    targets = torch.rand(count) * 200
+    predictions = targets + 20 * torch.randn(count)
+    targets[torch.rand(count) < 0.2] = torch.nan
+    return predictions, targets
+
+
+CASES = {
+    "MeanIoU": Case(metrics.MeanIoU, ldlcam.mean_iou, boxes_and_targets),
+    "AveragePrecision": Case(
+        lambda: metrics.AveragePrecision(0.3),
+        lambda *batch: ldlcam.average_precision(*batch, iou_threshold=0.3),
+        boxes_and_targets,
+    ),
+    "PointingGame": Case(metrics.PointingGame, ldlcam.pointing_game, heatmaps_and_targets, (SIZE,)),
+    "ThresholdSweep": Case(
+        lambda: metrics.ThresholdSweep(THRESHOLDS, component="peak"),
+        lambda maps, targets, size: ldlcam.threshold_sweep(
+            maps, targets, THRESHOLDS, size, component="peak"
+        ),
+        heatmaps_and_targets,
+        (SIZE,),
+    ),
+    "BoxAccuracy": Case(
+        lambda: metrics.BoxAccuracy(THRESHOLDS, iou_thresholds=(0.1, 0.3), components=2),
+        lambda maps, targets, size: ldlcam.box_accuracy(
+            maps, targets, THRESHOLDS, size, iou_thresholds=(0.1, 0.3), components=2
+        ),
+        heatmaps_and_targets,
+        (SIZE,),
+    ),
+    "PixelAveragePrecision": Case(
+        metrics.PixelAveragePrecision, ldlcam.pixel_average_precision, heatmaps_and_masks
+    ),
+    "MeanAbsoluteError": Case(metrics.MeanAbsoluteError, ldlcam.mean_absolute_error, values),
+    "CumulativeScore": Case(
+        lambda: metrics.CumulativeScore(12),
+        lambda *batch: ldlcam.cumulative_score(*batch, k=12),
+        values,
+    ),
+}
+
+
+def images(name: str, count: int = 41) -> tuple[Any, ...]:
+    """What a case's function takes, for all images at once."""
+    case = CASES[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return (*case.data(count), *case.rest)
+
+
+def batches(name: str, lengths: list[int]) -> list[tuple[Any, ...]]:
+    """The same images in batches."""
+    everything = images(name, sum(lengths))
+    parts = [
+        one.split(lengths) if isinstance(one, Tensor) else [one] * len(lengths)
+        for one in everything
+    ]
+    return list(zip(*parts, strict=True))

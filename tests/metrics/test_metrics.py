@@ -1,0 +1,149 @@
+"""Each class gives what its function gives on all images at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import multiprocessing
+from torchmetrics import MetricCollection
+
+from ldlcam import metrics
+from ldlcam.metrics import (
+    AveragePrecision,
+    BoxAccuracy,
+    CumulativeScore,
+    MeanAbsoluteError,
+    MeanIoU,
+    PixelAveragePrecision,
+    ThresholdSweep,
+)
+from tests.metrics.cases import CASES, batches, images
+from tests.metrics.processes import WAYS, measure
+
+# Of 41 images: an epoch's odd batches, an empty one among them.
+LENGTHS = [16, 16, 0, 8, 1]
+
+by_name = pytest.mark.parametrize("name", CASES)
+
+
+def same(found: Any, expected: Any) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_class_has_a_case() -> None:
+    assert sorted(CASES) == metrics.__all__
+
+
+@by_name
+def test_batches_give_what_all_images_give(name: str) -> None:
+    case = CASES[name]
+    metric = case.make()
+    for batch in batches(name, LENGTHS):
+        metric.update(*batch)
+    same(metric.compute(), case.function(*images(name)))
+
+
+@by_name
+def test_a_batch_has_its_own_value_and_reset_forgets(name: str) -> None:
+    case = CASES[name]
+    metric = case.make()
+    first, second = batches(name, [20, 21])
+    same(metric(*first), case.function(*first))
+    same(metric(*second), case.function(*second))
+    same(metric.compute(), case.function(*images(name)))
+    metric.reset()
+    metric.update(*second)
+    same(metric.compute(), case.function(*second))
+
+
+@by_name
+def test_on_a_gpu(name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("CUDA is not available")
+    case = CASES[name]
+    metric = case.make().cuda()
+    for batch in batches(name, LENGTHS):
+        metric.update(*(one.cuda() if isinstance(one, torch.Tensor) else one for one in batch))
+    same(metric.cpu().compute(), case.function(*images(name)))
+
+
+@by_name
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
+def test_nothing_to_count(name: str) -> None:
+    """Without an image, the class answers as its function does."""
+    case = CASES[name]
+    empty = batches(name, [0, 41])[0]
+    expected = case.function(*empty)
+    same_or_nan = {"rtol": 0.0, "atol": 0.0, "equal_nan": True}
+    torch.testing.assert_close(case.make().compute(), expected, **same_or_nan)
+    metric = case.make()
+    metric.update(*empty)
+    torch.testing.assert_close(metric.compute(), expected, **same_or_nan)
+
+
+def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    multiprocessing.spawn(measure, args=(2, tmp_path), nprocs=2)
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for name, case in CASES.items():
+        expected = case.function(*images(name))
+        expected = list(expected) if isinstance(expected, tuple) else [expected]
+        for found in results:
+            for way in WAYS:
+                same(found[name, way], expected)
+
+
+def test_a_collection_scores_boxes_together() -> None:
+    collection = MetricCollection({"mIoU": MeanIoU(), "AP50": AveragePrecision()})
+    for batch in batches("MeanIoU", LENGTHS):
+        collection.update(*batch)
+    found = collection.compute()
+    same(found["mIoU"], CASES["MeanIoU"].function(*images("MeanIoU")))
+    assert 0 < found["AP50"] < 1
+
+
+def test_images_of_several_sizes() -> None:
+    metric = PixelAveragePrecision()
+    for height in (4, 9):
+        masks = torch.zeros(1, height, height, dtype=torch.bool)
+        masks[:, : height // 2] = True
+        metric.update(masks.float(), masks)
+    assert metric.compute() == 1
+
+
+def test_sums_in_float64_if_told() -> None:
+    metric = MeanAbsoluteError().set_dtype(torch.float64)
+    metric.update(torch.tensor([0.1], dtype=torch.float64), torch.zeros(1))
+    assert metric.compute().item() == 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AveragePrecision(1), r"iou_threshold: expected a number in \[0, 1\), got 1"),
+        (lambda: CumulativeScore(0), "k: expected a finite number above 0, got 0"),
+        (lambda: ThresholdSweep([]), "thresholds: expected at least one, got none"),
+        (lambda: ThresholdSweep([0.5, 2]), r"thresholds: expected a number in \(0, 1\], got 2"),
+        (lambda: BoxAccuracy([0]), r"thresholds: expected a number in \(0, 1\], got 0"),
+        (
+            lambda: BoxAccuracy([0.5], iou_thresholds=[]),
+            r"iou_thresholds: expected numbers in \[0, 1\], got \[\]",
+        ),
+    ],
+)
+def test_wrong_settings_are_named_at_once(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_without_torchmetrics_the_remedy_is_named() -> None:
+    script = (
+        "import sys; sys.modules['torchmetrics'] = None\n"
+        "import ldlcam\n"
+        "try:\n    import ldlcam.metrics\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 'pip install "ldlcam[metrics]"' in run.stdout
