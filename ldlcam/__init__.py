@@ -47,6 +47,7 @@ from ldlcam.cam import (
     scale_boxes,
     threshold_mask,
     threshold_sweep,
+    trim_heatmaps,
     valid_heatmaps,
 )
 from ldlcam.ldl import (
@@ -119,5 +120,6 @@ __all__ = [
     "threshold_mask",
     "threshold_sweep",
     "triangular_labels",
+    "trim_heatmaps",
     "valid_heatmaps",
 ]

@@ -14,7 +14,12 @@ from ldlcam.cam.crops import crop_and_resize
 from ldlcam.cam.erasing import erase_boxes, erase_masks
 from ldlcam.cam.feature_erasing import Complementary, FeatureErasing, erase_features
 from ldlcam.cam.heads import CAMHead
-from ldlcam.cam.heatmaps import class_activation_map, normalize_heatmaps, valid_heatmaps
+from ldlcam.cam.heatmaps import (
+    class_activation_map,
+    normalize_heatmaps,
+    trim_heatmaps,
+    valid_heatmaps,
+)
 from ldlcam.cam.levelsets import levelset_boxes, levelset_components
 from ldlcam.cam.metrics import (
     BoxAccuracyResult,
@@ -77,5 +82,6 @@ __all__ = [
     "scale_boxes",
     "threshold_mask",
     "threshold_sweep",
+    "trim_heatmaps",
     "valid_heatmaps",
 ]

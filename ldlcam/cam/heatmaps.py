@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ldlcam._check import check_tensor
+from ldlcam.cam.crops import crop_and_resize
 from ldlcam.cam.pooling import weighted_sum
 
 
@@ -121,6 +122,58 @@ def valid_heatmaps(heatmaps: Tensor) -> Tensor:
         low, high = heatmaps.amin((1, 2)), heatmaps.amax((1, 2))
         # NaN and infinities reach the minimum or the maximum.
         return low.isfinite() & high.isfinite() & (high > 0) & (high > low)
+
+
+def trim_heatmaps(heatmaps: Tensor, stride: int, *, factor: int = 2) -> Tensor:
+    """Heat maps of just the image, from maps whose outer cells are centred on its outermost pixels.
+
+    Strided convolutions do not look at the middles of equal shares of an image, as every function
+    that enlarges a map assumes: with padding on both sides cell i looks at pixel `stride * i`, up
+    to half a cell too far up and left; with TensorFlow's padding ("same", timm's `tf_` networks),
+    as far too low and right. Boxes are off by as much. Give the network images of a multiple of
+    the stride and one pixel (225, not 224): both kinds then look at pixel `stride * i` from the
+    first pixel to the last, a mirrored image has the mirrored map, and the map reaches half a cell
+    beyond the image on every side. This function cuts that off.
+
+    Args:
+        heatmaps: Heat maps, (N, h, w), floating, h and w at least 2, of images of
+            `stride * (h - 1) + 1` by `stride * (w - 1) + 1` pixels.
+        stride: Pixels of the network's input from one cell to the next, at least 1.
+        factor: New cells for each step from cell to cell; more of them lose less of the peaks.
+
+    Returns:
+        Heat maps, (N, factor * (h - 1), factor * (w - 1)), bilinear between the cells' centres, of
+        the same dtype: what all other functions expect of a map.
+
+    Raises:
+        TypeError: If the maps are not a floating tensor.
+        ValueError: If they are not (N, h, w), h and w at least 2, or a number is below 1.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import trim_heatmaps
+        >>> heatmaps = torch.tensor([[[0.0, 8.0, 0.0], [0.0, 8.0, 0.0]]])  # of 9 x 17 pixels
+        >>> trim_heatmaps(heatmaps, stride=8, factor=1)
+        tensor([[[3.7500, 3.7500]]])
+
+    References:
+        Araujo et al., "Computing receptive fields of convolutional neural networks", Distill 2019.
+    """
+    check_tensor("heatmaps", heatmaps, "N h w", "floating")
+    for name, value in (("stride", stride), ("factor", factor)):
+        if value < 1:
+            raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+    height, width = heatmaps.shape[1:]
+    if min(height, width) < 2:
+        raise ValueError(
+            f"heatmaps: expected shape (N, h, w), h and w at least 2, got {tuple(heatmaps.shape)}"
+        )
+    # In cells: the image begins half a pixel before the first cell's centre.
+    start = 0.5 - 0.5 / stride
+    box = heatmaps.new_tensor((start, start, width - start, height - start), dtype=torch.float32)
+    size = (factor * (height - 1), factor * (width - 1))
+    maps = heatmaps.unsqueeze(1)
+    return crop_and_resize(maps, box.expand(len(maps), 4), size, antialias=False).squeeze(1)
 
 
 def sanitize_heatmaps(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

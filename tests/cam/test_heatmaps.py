@@ -5,8 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck
+from torch.nn import functional as F
 
-from ldlcam.cam import class_activation_map, normalize_heatmaps, valid_heatmaps
+from ldlcam.cam import (
+    class_activation_map,
+    levelset_boxes,
+    normalize_heatmaps,
+    trim_heatmaps,
+    valid_heatmaps,
+)
 from tests.cam.maps import random_maps, seeds
 
 POOR = {
@@ -141,6 +148,86 @@ def test_normalization_in_half_precision(scale: float) -> None:
 def test_normalization_gradients() -> None:
     maps = random_maps("rough", 2, 3, 3, 2).double().requires_grad_()
     assert gradcheck(normalize_heatmaps, (maps,))
+
+
+@given(st.integers(2, 6), st.integers(2, 6), st.integers(1, 17), st.integers(1, 4), seeds)
+def test_trimmed_maps_are_read_at_their_cells_centres(
+    height: int, width: int, stride: int, factor: int, seed: int
+) -> None:
+    """Against numpy's interpolation between the pixels that the old cells look at."""
+    maps = np.random.default_rng(seed).standard_normal((2, height, width))
+    found = trim_heatmaps(torch.from_numpy(maps), stride, factor=factor)
+    assert found.shape == (2, factor * (height - 1), factor * (width - 1))
+    for axis, cells in ((1, height), (2, width)):
+        looks_at = stride * np.arange(cells) + 0.5
+        pixels, count = stride * (cells - 1) + 1, factor * (cells - 1)
+        wanted = (np.arange(count) + 0.5) * pixels / count
+        maps = np.apply_along_axis(lambda row: np.interp(wanted, looks_at, row), axis, maps)  # noqa: B023
+    np.testing.assert_allclose(found.numpy(), maps, rtol=1e-5, atol=1e-6)
+
+
+def strided(images: Tensor, padding: str) -> Tensor:
+    """Three strided convolutions that add up what they see, padded as one of the two kinds does."""
+    for _ in range(3):
+        total = [max((-(-side // 2) - 1) * 2 + 3 - side, 0) for side in images.shape[:1:-1]]
+        both = [(1, 1) if padding == "both sides" else (all // 2, all - all // 2) for all in total]
+        images = F.conv2d(F.pad(images, [*both[0], *both[1]]), torch.ones(1, 1, 3, 3), stride=2)
+    return images
+
+
+@pytest.mark.parametrize("padding", ["both sides", "same"])
+def test_a_spot_is_found_where_it_is(padding: str) -> None:
+    def centre_found(side: int) -> float:
+        images = torch.zeros(1, 1, side, side)
+        images[..., 30:44, 30:44] = 1  # centred on 37
+        maps = strided(images, padding)[:, 0]
+        maps = trim_heatmaps(maps, 8) if side % 8 == 1 else maps
+        x1, y1, x2, y2 = levelset_boxes(maps, 0.5, (side, side)).boxes[0].tolist()
+        assert (x1, x2) == pytest.approx((y1, y2))
+        return (x1 + x2) / 2
+
+    assert centre_found(97) == pytest.approx(37, abs=0.5)
+    # Half a cell, less half a pixel, to one side or the other.
+    off = 3.5 if padding == "both sides" else -3.5
+    assert centre_found(96) == pytest.approx(37 + off, abs=0.5)
+
+
+@pytest.mark.parametrize("padding", ["both sides", "same"])
+def test_a_mirrored_image_has_the_mirrored_map(padding: str) -> None:
+    images = torch.rand(1, 1, 97, 97)
+    maps, mirrored = (strided(one, padding)[:, 0] for one in (images, images.flip(3)))
+    torch.testing.assert_close(trim_heatmaps(mirrored, 8).flip(2), trim_heatmaps(maps, 8))
+
+
+def test_trimming_keeps_bad_maps_to_themselves() -> None:
+    good = torch.rand(4, 5)
+    maps = torch.stack((good, good * torch.nan, good))
+    found = trim_heatmaps(maps, 8)
+    assert valid_heatmaps(found).tolist() == [True, False, True]
+    torch.testing.assert_close(found[2:], trim_heatmaps(good[None], 8))
+
+
+def test_trimming_gradients() -> None:
+    maps = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda maps: trim_heatmaps(maps, 8), maps)
+
+
+def test_trimming_errors() -> None:
+    for maps in (torch.rand(2, 1, 4), torch.rand(2, 4, 1)):
+        with pytest.raises(ValueError, match=r"heatmaps: expected .* h and w at least 2, got"):
+            trim_heatmaps(maps, 8)
+    with pytest.raises(ValueError, match="stride: expected an integer of at least 1, got 0"):
+        trim_heatmaps(torch.rand(2, 3, 4), 0)
+    with pytest.raises(ValueError, match="factor: expected an integer of at least 1, got 0"):
+        trim_heatmaps(torch.rand(2, 3, 4), 8, factor=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_trimming_on_any_device(device: torch.device, dtype: torch.dtype) -> None:
+    found = trim_heatmaps(torch.rand(2, 3, 4, device=device, dtype=dtype), 8)
+    assert found.shape == (2, 4, 6)
+    assert (found.dtype, found.device.type) == (dtype, device.type)
+    assert trim_heatmaps(torch.rand(0, 3, 4), 8).shape == (0, 4, 6)
 
 
 def test_no_images() -> None:

@@ -153,6 +153,8 @@ class Backbone(Section):
 class Localizer(Section):
     """One attention network: what it sees, how it pools, what it is trained for, how it is asked.
 
+    With a `size` of a multiple of the backbone's stride and one pixel, a heat map lies where the
+    network looked; with another it may be off by up to half a cell.
     Its `heatmap` is the class activation map, or the evidence map, which sums to the score. Under
     max pooling evidence lies in single cells: `smoothing` spreads it, and is the standard
     deviation of a Gaussian in cells.
@@ -180,9 +182,9 @@ class Localization(Section):
     image with those of its mirror image, which steadies the map's outline.
     """
 
-    hand: Localizer = Localizer(size=128, pool="avg")
-    region1: Localizer = Localizer(size=192, pool="max")
-    region2: Localizer = Localizer(size=192, pool="max")
+    hand: Localizer = Localizer(size=129, pool="avg")
+    region1: Localizer = Localizer(size=193, pool="max")
+    region2: Localizer = Localizer(size=193, pool="max")
     sex: bool = True
     warm_start: bool = False
     window: int = Field(5, ge=0)

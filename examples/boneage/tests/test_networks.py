@@ -1,5 +1,7 @@
 """The networks: backbones and their weights, heat maps, heads, regions."""
 
+import copy
+
 import numpy as np
 import pytest
 import timm
@@ -25,7 +27,7 @@ def _localizer(
     pool: str = "max", loss: str = "kl", window: int = 0, mirror: bool = False, **asked: object
 ) -> LocalizerNetwork:
     torch.manual_seed(0)
-    own = Localizer(size=64, pool=pool, loss=loss, backbone=TINY, **asked)
+    own = Localizer(size=65, pool=pool, loss=loss, backbone=TINY, **asked)
     network = LocalizerNetwork(own, BINS, Localization(window=window, mirror=mirror))
     nn.init.normal_(network.head.weight)
     return network.eval()
@@ -195,6 +197,30 @@ def test_attention_of_many_images_equals_one_by_one() -> None:
     alone = [attend(network, images[i : i + 1], sex[i : i + 1]) for i in rows]
     for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
         torch.testing.assert_close(whole[rows], torch.cat(parts), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_100"])
+def test_cells_look_at_places_that_lie_alike_from_either_side(name: str) -> None:
+    """A network with mirrored kernels sees a mirrored image as it saw the image, mirrored."""
+    torch.manual_seed(0)
+    network = FeatureNetwork(Backbone(name=name, pretrained=False, stride=16)).eval()
+    mirrored = copy.deepcopy(network)
+    for layer in mirrored.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data = layer.weight.data.flip(2, 3)
+    images = torch.rand(1, 1, 129, 129)
+    with torch.no_grad():
+        same = torch.allclose(mirrored(images.flip(2, 3)).flip(2, 3), network(images), atol=1e-4)
+        even = images[..., :128, :128]
+        off = torch.allclose(mirrored(even.flip(2, 3)).flip(2, 3), network(even), atol=1e-4)
+    assert same
+    assert not off
+
+
+@pytest.mark.parametrize(("size", "cells"), [(65, 16), (64, 8)])
+def test_maps_of_fitting_sizes_are_trimmed(size: int, cells: int) -> None:
+    images, sex = torch.rand(1, 1, size, size), torch.zeros(1)
+    assert _localizer().attend(images, sex).heatmaps.shape == (1, cells, cells)
 
 
 def test_attention_network_told_the_sex_answers_by_it() -> None:

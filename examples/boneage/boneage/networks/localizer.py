@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from ldlcam import Bins, CAMHead
+from ldlcam import Bins, CAMHead, trim_heatmaps
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
@@ -39,6 +39,7 @@ class LocalizerNetwork(nn.Module):
         if self.sex is not None:
             nn.init.zeros_(self.sex.weight)
         self.softmax = config.loss == "kl"
+        self.stride = config.backbone.stride
         self.heatmap = config.heatmap
         self.smoothing = config.smoothing
         self.window = plan.window
@@ -64,6 +65,8 @@ class LocalizerNetwork(nn.Module):
         draw = head.heatmaps if self.heatmap == "activation" else head.evidence_maps
         maps = [draw(features, classes, window=self.window) for features in views]
         heatmaps = _smoothed(torch.stack(maps).mean(dim=0), self.smoothing)
+        if (heatmaps.shape[-1] - 1) * self.stride + 1 == images.shape[-1]:
+            heatmaps = trim_heatmaps(heatmaps, self.stride)
         return Attention(heatmaps, self.bins.centers[classes])
 
     def _scores(self, features: Tensor, sex: Tensor) -> Tensor:
