@@ -17,6 +17,7 @@ LINKING = [*ROOT.glob("*.md"), ROOT / "benchmarks/README.md", ROOT / "examples/b
 
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NEEDS = re.compile(r"^% needs: (.*)$", re.MULTILINE)
 _DOCUMENTED = re.compile(r"^\.\. auto(?:class|function):: ldlcam\.([\w.]+)$", re.MULTILINE)
 PUBLIC = [*ldlcam.__all__, *(f"metrics.{name}" for name in metrics.__all__)]
 
@@ -26,17 +27,44 @@ def python_blocks(text: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, match.start(1)), match[1]) for match in _BLOCK.finditer(text)]
 
 
-WITH_CODE = [page for page in PAGES if python_blocks(page.read_text(encoding="utf-8"))]
+# Its code raises the errors that it explains.
+TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"
+WITH_CODE = [
+    page
+    for page in PAGES
+    if python_blocks(page.read_text(encoding="utf-8")) and page != TROUBLESHOOTING
+]
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = page.read_text(encoding="utf-8")
+    for needed in _NEEDS.findall(text):
+        for package in needed.split():
+            pytest.importorskip(package, reason=f"{package} is not installed")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for before, code in python_blocks(page.read_text(encoding="utf-8")):
+    for before, code in python_blocks(text):
         # Empty lines in front, so that a traceback names the line of the page.
         exec(compile("\n" * before + code, str(page), "exec"), namespace)
     assert namespace.keys() - {"__name__", "__builtins__"}
+
+
+def troubles() -> tuple[str, dict[str, str]]:
+    """The code that all entries of the troubleshooting page share, and each message's own."""
+    start, *entries = re.split("^### `", TROUBLESHOOTING.read_text("utf-8"), flags=re.MULTILINE)
+    ((_, shared),) = python_blocks(start)
+    parts = [entry.partition("`\n") for entry in entries]
+    return shared, {message: python_blocks(rest)[0][1] for message, _, rest in parts}
+
+
+@pytest.mark.parametrize("message", troubles()[1])
+def test_a_trouble_raises_its_message(message: str) -> None:
+    shared, entries = troubles()
+    namespace: dict[str, object] = {}
+    exec(shared, namespace)
+    with pytest.raises(Exception, match=f"^{re.escape(message)}$"):
+        exec(entries[message], namespace)
 
 
 def test_pages_with_code_are_found() -> None:
@@ -64,6 +92,13 @@ def test_reference_has_every_public_name_once() -> None:
 def test_readme_lists_every_public_name() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in ldlcam.__all__ if f"`{name}`" not in readme] == []
+
+
+def test_pictures_are_those_that_the_code_draws(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    runpy.run_path(str(ROOT / "docs/pictures.py"))["main"](tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == {path.name for path in (ROOT / "docs/pictures").iterdir()}
 
 
 def test_result_pages_show_what_the_runs_wrote() -> None:

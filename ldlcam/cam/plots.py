@@ -159,7 +159,7 @@ def plot_threshold_sweep(sweeps: Mapping[str, ThresholdSweepResult]) -> Figure:
             (line,) = axes.plot(thresholds, values, label=name)
             axes.plot(thresholds[best], values[best], "o", color=line.get_color())
     for axes, label in zip(both, ("mean IoU", "AP50"), strict=True):
-        axes.set(xlabel="threshold, fraction of the maximum", ylabel=label, ylim=(0, 1))
+        axes.set(xlabel="threshold, fraction of the maximum", ylabel=label, ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.yaxis.set_tick_params(labelleft=True)
     both[0].legend()
