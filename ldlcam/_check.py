@@ -97,9 +97,8 @@ def check_same_length(**tensors: Tensor) -> None:
         ValueError: If one differs from the first.
     """
     names = list(tensors)
-    expected = len(tensors[names[0]])
+    expected = tensors[names[0]].shape[0]
     for name in names[1:]:
-        if len(tensors[name]) != expected:
-            raise ValueError(
-                f"{name}: expected length {expected} as {names[0]} has, got {len(tensors[name])}"
-            )
+        length = tensors[name].shape[0]
+        if length != expected:
+            raise ValueError(f"{name}: expected length {expected} as {names[0]} has, got {length}")

@@ -249,7 +249,7 @@ def check_size(name: str, size: object) -> tuple[int, int]:
 def size_tensor(size: Size, name: str, like: Tensor) -> Tensor:
     """Heights and widths, (1, 2) for a pair and (N, 2) for one size per image, as `like` is."""
     if isinstance(size, Tensor):
-        check_tensor(name, size, "N 2", "real", N=len(like))
+        check_tensor(name, size, "N 2", "real", N=like.shape[0])
         return size.to(like)
     return like.new_tensor((check_size(name, size),))
 

@@ -138,7 +138,7 @@ class AttentionCascade(nn.Module):
         seen: list[Tensor] = []
         for step, threshold in zip(self.steps, self.thresholds, strict=True):
             heatmaps = step(images)
-            check_tensor("heatmaps", heatmaps, "N h w", "floating", N=len(images))
+            check_tensor("heatmaps", heatmaps, "N h w", "floating", N=images.shape[0])
             if self.exclude:
                 for region in found:
                     heatmaps = _exclude(heatmaps, region.boxes, size)

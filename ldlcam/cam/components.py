@@ -20,7 +20,7 @@ def label_components(right: Tensor, down: Tensor, main: Tensor, anti: Tensor) ->
     Labels fall to the smallest label next to them and then to their label's own label (pointer
     jumping), until none changes: then joined nodes agree, so the answer is exact for any shape of
     component. A dozen rounds are usual. Whether one more is needed is asked of the device each
-    round; on `meta` there is one round.
+    round; on `meta` there is one round. Compiled and exported, the rounds are a loop of the graph.
 
     Args:
         right: Joins of (r, c) and (r, c + 1), (N, R, C - 1), bool.
@@ -35,18 +35,31 @@ def label_components(right: Tensor, down: Tensor, main: Tensor, anti: Tensor) ->
         Zhang, Azad and Buluc, "Parallel algorithms for finding connected components using linear
         algebra", JPDC 2020 (hooking both a node and its label).
     """
-    count, rows, columns = len(right), right.shape[1], down.shape[2]
+    count, rows, columns = right.shape[0], right.shape[1], down.shape[2]
     nodes = torch.arange(rows * columns, device=right.device)
     labels = nodes.expand(count, -1)
     joins = (right, down, main, anti)
-    while True:
+
+    def lower(labels: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         lowest = _lowest_nearby(labels.view(count, rows, columns), joins).flatten(1)
         hooked = lowest.scatter_reduce(1, labels, lowest, "amin")
         jumped = hooked.gather(1, hooked)
         jumped = jumped.gather(1, jumped)
-        if jumped.is_meta or torch.equal(jumped, labels):
-            return jumped.view(count, rows, columns)
-        labels = jumped
+        return jumped, (jumped != labels).any()
+
+    def unfinished(_: Tensor, changed: Tensor) -> Tensor:
+        return changed.clone()  # a loop of the graph may not return what it was given
+
+    state = lower(labels, labels)
+    if torch.compiler.is_compiling():
+        # Not public yet, so not to be relied on where it is not needed.
+        from torch._higher_order_ops import while_loop
+
+        state = while_loop(unfinished, lower, state)  # type: ignore[no-untyped-call]
+    else:
+        while not state[1].is_meta and state[1]:
+            state = lower(*state)
+    return state[0].view(count, rows, columns)
 
 
 def label_mask(mask: Tensor) -> Tensor:

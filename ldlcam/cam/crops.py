@@ -123,7 +123,7 @@ class _Samples(NamedTuple):
         """The pixels in reach and their weights, both (N, L, K)."""
         centers, reach = self.centers.detach(), self.reach.detach()
         # A box far larger than the image reads all of it, and no more.
-        widest = min(2 * float(reach.amax()), self.pixels) if len(images) else 1
+        widest = min(2 * float(reach.amax()), self.pixels) if images.shape[0] else 1
         count = math.ceil(widest)
         first = (centers - reach + 0.5).floor().clamp(0, self.pixels - count).long()
         places = first + torch.arange(count, device=images.device)

@@ -136,7 +136,7 @@ def _filler(
     low, high = value_range
     if not low <= high:
         raise ValueError(f"value_range: expected (lowest, highest), got {value_range!r}")
-    count = len(images)
+    count = images.shape[0]
     if seeds is None:
         seeds = torch.randint(2**62, (count,), device=images.device)
     check_tensor("seeds", seeds, "N", "integer", N=count)

@@ -207,7 +207,7 @@ class CAMHead(nn.Module):
             )
         check_tensor("features", features, "N C h w", "floating", C=self.in_channels)
         classes = self._highest(features) if classes is None else classes
-        check_tensor("classes", classes, "N", "integer", N=len(features))
+        check_tensor("classes", classes, "N", "integer", N=features.shape[0])
         maps: Tensor = evidence(features, class_weights(self.weight, classes, window))
         return maps
 

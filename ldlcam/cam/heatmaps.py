@@ -48,7 +48,7 @@ def class_activation_map(
     """
     check_tensor("features", features, "N C h w", "floating")
     check_tensor("weight", weight, "T C", "floating", C=features.shape[1])
-    check_tensor("classes", classes, "N", "integer", N=len(features))
+    check_tensor("classes", classes, "N", "integer", N=features.shape[0])
     return weighted_sum(features, class_weights(weight, classes, window))
 
 
@@ -173,7 +173,7 @@ def trim_heatmaps(heatmaps: Tensor, stride: int, *, factor: int = 2) -> Tensor:
     box = heatmaps.new_tensor((start, start, width - start, height - start), dtype=torch.float32)
     size = (factor * (height - 1), factor * (width - 1))
     maps = heatmaps.unsqueeze(1)
-    return crop_and_resize(maps, box.expand(len(maps), 4), size, antialias=False).squeeze(1)
+    return crop_and_resize(maps, box.expand(maps.shape[0], 4), size, antialias=False).squeeze(1)
 
 
 def sanitize_heatmaps(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -117,7 +117,7 @@ def _neighbours(
 
 def take(maps: Tensor, places: Tensor, axis: int) -> Tensor:
     """Rows (axis 1) or columns (axis 2) of maps, at places (N, L) of each or (1, L) of all."""
-    if len(places) == 1:
+    if places.shape[0] == 1:
         return maps.index_select(axis, places[0])
     shape = list(maps.shape)
     shape[axis] = places.shape[1]

@@ -46,8 +46,8 @@ def levelset_boxes(
     threshold. With `snap=True` the map is the pixel grid: pixels whose centres reach the threshold,
     connected at sides and corners, and the box is theirs, in whole pixels, without gradient.
 
-    Components are labelled in as many rounds as their shapes need, and the device is asked after
-    each: any shape is labelled right, and `torch.compile` breaks the graph there.
+    Components are labelled in as many rounds as their shapes need, so that any shape is labelled
+    right. The device is asked after each; compiled or exported, the rounds are a loop of the graph.
 
     Args:
         heatmaps: Heat maps, (N, h, w), floating; half precision is computed in float32.

@@ -305,7 +305,7 @@ def _region_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None) -> Tensor:
     iou = box_iou(boxes, targets)
     if valid is None:
         return iou
-    check_tensor("valid", valid, "N", "bool", N=len(boxes))
+    check_tensor("valid", valid, "N", "bool", N=boxes.shape[0])
     return torch.where(valid, iou, 0)
 
 

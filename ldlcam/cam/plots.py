@@ -55,7 +55,7 @@ def overlay_heatmaps(
     check_tensor("images", images, "N C H W", "floating")
     if images.shape[1] not in (1, 3):
         raise ValueError(f"images: expected 1 or 3 channels, got {images.shape[1]}")
-    check_tensor("heatmaps", heatmaps, "N h w", "floating", N=len(images))
+    check_tensor("heatmaps", heatmaps, "N h w", "floating", N=images.shape[0])
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity: expected a number in [0, 1], got {opacity!r}")
     size = (images.shape[2], images.shape[3])
@@ -114,7 +114,7 @@ def plot_regions(
         raise ValueError(f"seen: expected names among {list(heatmaps)}, got {sorted(unknown)}")
     columns: list[_Column] = [("image", list(images), None)]
     for name, maps in heatmaps.items():
-        check_tensor("boxes", boxes[name], "N 4", "floating", N=len(images))
+        check_tensor("boxes", boxes[name], "N 4", "floating", N=images.shape[0])
         shown = seen.get(name, images)
         if name in seen:
             columns.append((f"{name}\nseen", list(shown), None))

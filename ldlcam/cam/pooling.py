@@ -38,7 +38,7 @@ class MaxPool(nn.Module):
         maxima, positions = features.flatten(2).max(2)
         parts = filters.to(maxima.dtype) * maxima
         height, width = features.shape[2:]
-        empty = parts.new_zeros(len(parts), height * width)
+        empty = parts.new_zeros(parts.shape[0], height * width)
         return empty.scatter_add(1, positions, parts).view(-1, height, width)
 
 
@@ -181,4 +181,4 @@ def make_pool(name: str) -> nn.Module:
 def weighted_sum(features: Tensor, filters: Tensor) -> Tensor:
     """One map per image, (N, h, w): its features (N, C, h, w) weighted by its filter (N, C)."""
     maps = torch.bmm(filters.to(features.dtype).unsqueeze(1), features.flatten(2))
-    return maps.view(len(features), *features.shape[2:])
+    return maps.view(features.shape[0], *features.shape[2:])

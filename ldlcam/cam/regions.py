@@ -80,7 +80,7 @@ def level_heatmaps(heatmaps: Tensor, threshold: float | Tensor) -> tuple[Tensor,
     maps, peaks = upcast(maps), upcast(peaks)
     if isinstance(threshold, Tensor):
         if threshold.ndim != 0:
-            check_tensor("threshold", threshold, "N", "floating", N=len(maps))
+            check_tensor("threshold", threshold, "N", "floating", N=maps.shape[0])
         valid = valid & (threshold > 0) & (threshold <= 1)
         levels = torch.where(valid, threshold.to(peaks.dtype), 1) * peaks
     else:
@@ -93,8 +93,8 @@ def mask_boxes(masks: Tensor, *, component: Literal["largest", "all"] = "largest
     """The box of each mask's largest component, or of all its pixels.
 
     Pixels that touch at a side or a corner are connected. Of equally large components the one
-    that comes first in reading order counts. On the CPU, components are found by scipy; on other
-    devices, by torch alone.
+    that comes first in reading order counts. On the CPU, components are found by scipy; compiled
+    and on other devices, by torch alone.
 
     Args:
         masks: (N, H, W) bool.
@@ -120,7 +120,8 @@ def mask_boxes(masks: Tensor, *, component: Literal["largest", "all"] = "largest
     check_tensor("masks", masks, "N H W", "bool")
     check_choice("component", component, ("largest", "all"))
     if component == "largest":
-        masks = _largest_on_cpu(masks) if masks.device.type == "cpu" else _largest(masks)
+        by_scipy = masks.device.type == "cpu" and not torch.compiler.is_compiling()
+        masks = _largest_on_cpu(masks) if by_scipy else _largest(masks)
     x1, x2, across = _extent(masks.any(1))
     y1, y2, _ = _extent(masks.any(2))
     boxes = torch.stack((x1, y1, x2, y2), 1).float()

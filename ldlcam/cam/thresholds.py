@@ -40,14 +40,14 @@ def percentile_threshold(heatmaps: Tensor, percentile: float | Tensor) -> Tensor
     ordered, peaks, valid = _ordered(heatmaps)
     if isinstance(percentile, Tensor):
         if percentile.ndim != 0:
-            check_tensor("percentile", percentile, "N", "real", N=len(ordered))
+            check_tensor("percentile", percentile, "N", "real", N=ordered.shape[0])
         shares = percentile.to(ordered) / 100
     else:
         if not 0 <= percentile <= 100:
             raise ValueError(f"percentile: expected a number in [0, 100], got {percentile!r}")
         shares = ordered.new_tensor(percentile / 100)
     last = ordered.shape[1] - 1
-    places = (shares.clamp(0, 1).nan_to_num(1.0) * last).expand(len(ordered)).unsqueeze(1)
+    places = (shares.clamp(0, 1).nan_to_num(1.0) * last).expand(ordered.shape[0]).unsqueeze(1)
     below = places.detach().long()
     low, high = (ordered.gather(1, place) for place in (below, (below + 1).clamp(max=last)))
     values = torch.lerp(low, high, places - below)

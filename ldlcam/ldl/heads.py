@@ -78,7 +78,7 @@ class ExpectationHead(nn.Module):
             got = "None" if covariates is None else "a value"
             raise ValueError(f"covariates: expected {expected}, got {got}")
         if covariates is not None:
-            sizes = {"N": len(features), "C": self.covariates}
+            sizes = {"N": features.shape[0], "C": self.covariates}
             check_tensor("covariates", covariates, "N C", "real", **sizes)
             known = torch.where(covariates.isnan(), 0, covariates).to(features.dtype)
             features = torch.cat([features, self.covariate_layers(known)], dim=-1)

@@ -190,7 +190,7 @@ def gaussian_log_labels(
 def _spread(sigma: float | Tensor, values: Tensor, edges: Tensor) -> Tensor:
     """Standard deviation (N,) of each value, kept to where the arithmetic is finite."""
     if isinstance(sigma, Tensor):
-        check_tensor("sigma", sigma, "N", "real", N=len(values))
+        check_tensor("sigma", sigma, "N", "real", N=values.shape[0])
         spread = sigma.to(values)
     else:
         check_positive("sigma", sigma)

@@ -189,13 +189,13 @@ def _loss_terms(
 ) -> LossTerms:
     _check_options(sigma, weight, distance, ends, reduction)
     check_tensor("logits", logits, "N K", "floating", K=len(bins))
-    check_tensor("target", target, "N", "real", N=len(logits))
+    check_tensor("target", target, "N", "real", N=logits.shape[0])
     logits = upcast(logits)
     log_labels, present = gaussian_log_labels(target.to(logits.dtype), bins, sigma, ends=ends)
     target = torch.where(present, target, bins.first).to(logits.dtype)
     weights = present.to(logits.dtype)
     if sample_weight is not None:
-        check_tensor("sample_weight", sample_weight, "N", "real", N=len(logits))
+        check_tensor("sample_weight", sample_weight, "N", "real", N=logits.shape[0])
         weights = torch.where(present, sample_weight, 0).to(logits.dtype)
 
     distances = _distance(expectation(logits, bins), target, distance, bins)

@@ -61,5 +61,5 @@ def cumulative_score(predictions: Tensor, targets: Tensor, k: float) -> Tensor:
 
 def _absolute_errors(predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     check_tensor("predictions", predictions, "N", "real")
-    check_tensor("targets", targets, "N", "real", N=len(predictions))
+    check_tensor("targets", targets, "N", "real", N=predictions.shape[0])
     return (upcast(predictions) - upcast(targets)).abs(), ~targets.isnan()

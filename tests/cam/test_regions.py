@@ -123,11 +123,13 @@ def test_no_images() -> None:
     assert valid.shape == (0,)
 
 
-def test_compiles() -> None:
+@pytest.mark.parametrize("component", ["largest", "all"])
+def test_compiles(component: str) -> None:
     maps = random_maps("smooth", 2, 6, 6, 3)
 
     def path(maps: Tensor) -> Regions:
-        return mask_boxes(threshold_mask(maps, 0.5, (20, 30)), component="all")
+        masks = threshold_mask(maps, 0.5, (20, 30))
+        return mask_boxes(masks, component=component)  # type: ignore[arg-type]
 
     compiled = torch.compile(path, backend="eager", fullgraph=True)
     assert torch.equal(compiled(maps).boxes, path(maps).boxes)
