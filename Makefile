@@ -57,6 +57,9 @@ docs: $(INSTALLED)
 benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/loss.py
 	$(BIN)/python benchmarks/regions.py
+	$(BIN)/python benchmarks/localization.py
+	$(BIN)/python benchmarks/crops.py
+	$(BIN)/python benchmarks/imports.py
 
 clean:
 	rm -rf build dist docs/_build examples/boneage/build examples/boneage/dist

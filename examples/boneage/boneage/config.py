@@ -36,6 +36,7 @@ Region = Literal["whole", "hand", "region1", "region2"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Section(BaseModel):
@@ -211,12 +212,16 @@ class Localization(Section):
 
 
 class Model(Section):
-    """One age model: the regions in its input channels and the loss it is trained with."""
+    """One age model: the regions in its input channels and the loss it is trained with.
+
+    A `seed` of its own trains it anew from another start; without, it has the run's.
+    """
 
     # It names a folder.
     name: str = Field(pattern=r"^\w[\w+.-]*$")
     regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=3)]
     loss: Literal["l1", "ldl"] = "ldl"
+    seed: Seed | None = None
 
 
 class Training(Section):
@@ -267,7 +272,7 @@ class Config(Section):
     training: Training = Training()
     hardware: Hardware = Hardware()
     bootstrap: int = Field(2000, ge=100)
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: Seed = 0
 
     def digest(self, *names: str) -> str:
         """Fingerprint of the named sections."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from ldlcam import Bins, Regions
+from ldlcam import AttentionCascade, Bins, Regions, normalize_heatmaps
 from scipy import ndimage
 from torch import nn
 
@@ -248,6 +248,24 @@ def test_regions_lie_in_pixels_of_the_original() -> None:
     torch.testing.assert_close(found.boxes[0], torch.tensor([100.0, 100.0, 150.0, 200.0]))
     assert found.boxes[1].tolist() == [0, 0, 100, 300]
     assert found.boxes[2].tolist() == [0, 0, 80, 80]
+
+
+def test_networks_stand_in_a_cascade() -> None:
+    """The library's cascade finds what the stages find, one region after the other."""
+    network = _localizer()
+    images, sex = torch.rand(3, 1, 65, 65), torch.zeros(3)
+
+    def look(seen: torch.Tensor) -> torch.Tensor:
+        return normalize_heatmaps(network.attend(seen, sex).heatmaps)
+
+    cascade = AttentionCascade([look, look], threshold=0.95, fill="mean")
+    history = cascade(images)
+    own = Localizer(size=65, pool="max")
+    shapes = torch.full((3, 2), 65)
+    first = find_regions(look(images), shapes, own, Localization(), 0.95)
+    torch.testing.assert_close(history.boxes[:, 0], first.boxes)
+    assert history.valid.all()
+    assert (history.boxes[:, 0] != history.boxes[:, 1]).any(dim=1).all()
 
 
 def test_margin_widens_regions_but_not_past_the_image() -> None:

@@ -236,6 +236,24 @@ def test_warm_start_hands_the_backbone_on(
         assert all(same) if warm else not all(same)
 
 
+def test_models_train_from_seeds_of_their_own(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, float]] = []
+
+    def fit(task: AgeTask, *_: object, **__: object) -> float:
+        begun.append((task.seed, torch.rand(1).item()))
+        return 0.0
+
+    monkeypatch.setattr("boneage.stages.train.fit", fit)
+    models = [f"{{name: O{i}, regions: [whole]{own}}}" for i, own in enumerate(("", ", seed: 4"))]
+    config = load_config("smoke", [f"training.models=[{', '.join(models)}]"])
+    run(config, copied, QUIET, until="train")
+    (run_seed, run_draw), (own_seed, own_draw) = begun
+    assert (run_seed, own_seed) == (config.seed, 4)
+    assert run_draw != own_draw
+
+
 def test_a_refused_command_leaves_the_run_as_it_was(copied: Path) -> None:
     before = (copied / "config.yaml").read_bytes()
     with pytest.raises(UserError, match="name them by --data"):

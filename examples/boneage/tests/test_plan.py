@@ -65,6 +65,18 @@ def test_a_warm_start_depends_on_the_network_before(tmp_path: Path) -> None:
     assert stages.handed_on("region2") is stages.attention["region1"]
 
 
+def test_a_models_own_seed_is_its_own(tmp_path: Path) -> None:
+    def keys(seeds: str) -> dict[str, str]:
+        model = f"{{name: O, regions: [whole]{seeds}}}"
+        other = "{name: other, regions: [whole], loss: l1}"
+        return _keys(tmp_path, f"training.models=[{model}, {other}]")
+
+    plain = keys("")
+    assert keys(", seed: 0") == plain  # the run's
+    again = keys(", seed: 1")
+    assert {name for name in plain if plain[name] != again[name]} == {"model-O"}
+
+
 @pytest.mark.parametrize("name", presets())
 def test_a_written_configuration_asks_for_the_same_stages(tmp_path: Path, name: str) -> None:
     config = load_config(name)

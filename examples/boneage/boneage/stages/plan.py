@@ -66,7 +66,7 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
     # The stages after it each read one size: another size asks for these images, not for theirs.
     sizes = {region: getattr(plan, region).size for region in REGIONS}, config.training.size
     prepared = Stage(folder / "prepare", _key(data_key, sizes))
-    learned_with = config.digest("bins", "seed"), config.hardware.precision
+    learned_with = _learned_with(config)
     attention: dict[str, Stage] = {}
     regions: dict[str, Stage] = {}
     for region in REGIONS:
@@ -84,7 +84,8 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
 
     def model_stage(model: Model) -> Stage:
         seen = data_key if model.regions == ("whole",) else crop_key
-        own_key = _key(seen, shared, model.model_dump(), learned_with)
+        own = config if model.seed is None else config.model_copy(update={"seed": model.seed})
+        own_key = _key(seen, shared, model.model_dump(exclude={"seed"}), _learned_with(own))
         return Stage(folder / f"model-{model.name}", own_key)
 
     return RunStages(
@@ -95,6 +96,10 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
         models={model.name: model_stage(model) for model in config.training.models},
         warm_start=plan.warm_start,
     )
+
+
+def _learned_with(config: Config) -> tuple[str, str]:
+    return config.digest("bins", "seed"), config.hardware.precision
 
 
 def _data_digest(data: Path | None) -> str:

@@ -30,7 +30,8 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
         read_array(crop_path(cropped, prepared, region, config), mapped=True)
         for region in model.regions
     ]
-    lightning.seed_everything(config.seed, verbose=False)
+    seed = config.seed if model.seed is None else model.seed
+    lightning.seed_everything(seed, verbose=False)
     network = AgeNetwork(plan, model, config.bins)
     learn, choose = (
         RegionDataset(regions, samples.months, samples.male, samples.rows(part))
@@ -39,7 +40,7 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
     batch = plan.schedule.batch_size
     batches = loader(learn, batch, shuffle=True)
     error = fit(
-        AgeTask(network, plan, model.loss, len(batches), config.seed),
+        AgeTask(network, plan, model.loss, len(batches), seed),
         batches,
         loader(choose, 2 * batch, shuffle=False),
         stage.folder,
