@@ -78,21 +78,86 @@ def crop_and_resize(
 def _crop(
     images: Tensor, boxes: Tensor, size: tuple[int, int], antialias: bool, keep_aspect: bool
 ) -> Tensor:
-    height, width = images.shape[2:]
     boxes = upcast(boxes).to(images.device)
-    boxes = fill_boxes(boxes, (height, width))
+    boxes = fill_boxes(boxes, (images.shape[2], images.shape[3]))
     if keep_aspect:
         boxes = match_aspect(boxes, size)
-    x1, y1, x2, y2 = boxes.unbind(1)
-    rows = _samples(y1, y2, height, size[0], antialias)
-    columns = _samples(x1, x2, width, size[1], antialias)
+    if not antialias:
+        return _interpolate(images, boxes, size)
     # The cost of the taps grows with the crop, but how many there are depends on the data; the
     # products have fixed shapes, which a compiler and an accelerator prefer.
     if images.device.type != "cpu" or torch.compiler.is_compiling():
-        with _without_autocast(images.device.type):
-            return rows.matrix(images) @ images @ columns.matrix(images).mT
-    halfway = _sum_taps(images, *rows.taps(images))
-    return _sum_taps(halfway.mT, *columns.taps(images)).mT.contiguous()
+        return _average_by_products(images, boxes, size)
+    # One by one, what lies between the two axes' sums stays in the processor's cache.
+    crops = [
+        _average_by_taps(image, box.unsqueeze(0), size)
+        for image, box in zip(images, boxes, strict=True)
+    ]
+    return torch.stack(crops) if crops else images.new_zeros(0, images.shape[1], *size)
+
+
+class _Samples(NamedTuple):
+    """Where the output pixels lie along one axis of the images, and how far each one reads."""
+
+    centers: Tensor  # (N, L) in pixels of the image, not beyond its outermost pixels' centres
+    reach: Tensor  # (N, 1), the half-width of the triangle
+    pixels: int  # length of the image's axis
+
+    def weights(self, places: Tensor) -> Tensor:
+        """Triangle at the given pixels, (N, L, P), 0 beyond the image, each sample's sum 1."""
+        distances = (places + 0.5 - self.centers.unsqueeze(2)).abs()
+        triangle = (1 - distances / self.reach.unsqueeze(2)).clamp(min=0)
+        return triangle / triangle.sum(2, keepdim=True)
+
+    def matrix(self) -> Tensor:
+        """Weights of every pixel, (N, 1, L, pixels)."""
+        return self.weights(torch.arange(self.pixels, device=self.centers.device)).unsqueeze(1)
+
+    def taps(self) -> tuple[slice, Tensor, Tensor]:
+        """For one image: the pixels in reach of any sample, and those of each with their weights.
+
+        The latter are (L, K) places within the former.
+        """
+        centers, reach = self.centers.detach(), self.reach.detach()
+        # A box far larger than the image reads all of it, and no more.
+        count = math.ceil(min(2 * float(reach), self.pixels))
+        first = (centers - reach + 0.5).floor().clamp(0, self.pixels - count).long()
+        places = first.unsqueeze(2) + torch.arange(count)
+        read = slice(int(places[0, 0, 0]), int(places[0, -1, -1]) + 1)
+        return read, places[0] - read.start, self.weights(places)[0]
+
+
+def _samples(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[_Samples, _Samples]:
+    """Those of the rows and of the columns."""
+
+    def along(start: Tensor, end: Tensor, pixels: int, count: int) -> _Samples:
+        step = (end - start).unsqueeze(1) / count
+        order = torch.arange(count, device=start.device)
+        centers = start.unsqueeze(1) + (order + 0.5) * step
+        # Samples beyond the outermost pixel centres continue the border.
+        return _Samples(centers.clamp(0.5, pixels - 0.5), step.clamp(min=1), pixels)
+
+    x1, y1, x2, y2 = boxes.unbind(1)
+    rows = along(y1, y2, images.shape[2], size[0])
+    return rows, along(x1, x2, images.shape[3], size[1])
+
+
+def _interpolate(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Between the four pixels around each sample."""
+    y, x = (samples.centers * (2 / samples.pixels) - 1 for samples in _samples(images, boxes, size))
+    shape = (-1, *size)
+    places = torch.stack((x.unsqueeze(1).expand(shape), y.unsqueeze(2).expand(shape)), 3)
+    smooth = upcast(images)  # half precision does not tell apart places next to each other
+    crops = F.grid_sample(
+        smooth, places.to(smooth.dtype), padding_mode="border", align_corners=False
+    )
+    return crops.to(images.dtype)
+
+
+def _average_by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    rows, columns = _samples(images, boxes, size)
+    with _without_autocast(images.device.type):
+        return rows.matrix().to(images.dtype) @ images @ columns.matrix().to(images.dtype).mT
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
@@ -100,54 +165,24 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
-class _Samples(NamedTuple):
-    """Where the output pixels lie along one axis of the images, and how far each one reads."""
-
-    centers: Tensor  # (N, L, 1) in pixels of the image
-    reach: Tensor  # (N, 1, 1), the half-width of the triangle
-    pixels: int  # length of the image's axis
-
-    def weights(self, places: Tensor) -> Tensor:
-        """Triangle at the given pixels, 0 beyond the image, each sample's sum 1."""
-        distances = (places + 0.5 - self.centers).abs()
-        inside = (places >= 0) & (places < self.pixels)
-        triangle = torch.where(inside, (1 - distances / self.reach).clamp(min=0), 0)
-        return triangle / triangle.sum(2, keepdim=True)
-
-    def matrix(self, images: Tensor) -> Tensor:
-        """Weights of every pixel, (N, 1, L, pixels)."""
-        places = torch.arange(self.pixels, device=images.device)
-        return self.weights(places).to(images.dtype).unsqueeze(1)
-
-    def taps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels in reach and their weights, both (N, L, K)."""
-        centers, reach = self.centers.detach(), self.reach.detach()
-        # A box far larger than the image reads all of it, and no more.
-        widest = min(2 * float(reach.amax()), self.pixels) if images.shape[0] else 1
-        count = math.ceil(widest)
-        first = (centers - reach + 0.5).floor().clamp(0, self.pixels - count).long()
-        places = first + torch.arange(count, device=images.device)
-        return places, self.weights(places).to(images.dtype)
+def _average_by_taps(image: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+    """Of one image (C, H, W)."""
+    rows, columns = _samples(image.unsqueeze(0), box, size)
+    if rows.reach == columns.reach == 1:  # the crop grows: two pixels an axis, which is faster
+        return _interpolate(image.unsqueeze(0), box, size).squeeze(0)
+    (top, *down), (left, *across) = rows.taps(), columns.taps()
+    halfway = _sum_rows(image[:, top, left], *down)
+    return _sum_rows(halfway.mT, *across).mT
 
 
-def _samples(start: Tensor, end: Tensor, pixels: int, count: int, antialias: bool) -> _Samples:
-    step = (end - start).view(-1, 1, 1) / count
-    order = torch.arange(count, device=start.device).view(1, -1, 1)
-    centers = start.view(-1, 1, 1) + (order + 0.5) * step
-    reach = step.clamp(min=1) if antialias else torch.ones_like(step)
-    # Samples beyond the outermost pixel centres continue the border.
-    return _Samples(centers.clamp(0.5, pixels - 0.5), reach, pixels)
-
-
-def _sum_taps(images: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of rows, (N, C, L, W), of the rows at (N, L, K) places."""
-    count, channels, height, width = images.shape
-    planes = torch.arange(count * channels, device=images.device) * height
-    bags = places.unsqueeze(1) + planes.view(count, channels, 1, 1)
+def _sum_rows(image: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums, (C, L, W), of an image's rows at (L, K) places."""
+    channels, height, width = image.shape
+    planes = torch.arange(channels).view(-1, 1, 1) * height
     sums = F.embedding_bag(
-        rearrange(bags, "n c l k -> (n c l) k"),
-        rearrange(images, "n c h w -> (n c h) w"),
+        rearrange(planes + places, "c l k -> (c l) k"),
+        rearrange(image, "c h w -> (c h) w"),
         mode="sum",
-        per_sample_weights=repeat(weights, "n l k -> (n c l) k", c=channels),
+        per_sample_weights=repeat(weights.to(image.dtype), "l k -> (c l) k", c=channels),
     )
-    return sums.view(count, channels, places.shape[1], width)
+    return sums.view(channels, len(places), width)

@@ -112,32 +112,37 @@ def corner_areas(nodes: Tensor) -> Tensor:
     # One corner cut off from the rest of the set, or the rest of the set cut off by a corner.
     island = is_near & ~is_right & ~is_below & ~(is_far & joined)
     notch = ~is_near & is_right & is_below
-    cut = _corner_area(near, right, below, far)
+    # Two corners on one side of the patch, an upright or a level one.
+    upright = is_near & is_below & ~is_right & ~is_far
+    side = upright | (is_near & is_right & ~is_below & ~is_far)
+    along, across = torch.where(upright, below, right), torch.where(upright, right, below)
+
+    straight, bend = _corner_cut(near, right, below, far)
+    side_straight, side_bend = _side_cut(near, along, across, far)
+    straight = torch.where(side, side_straight, straight)
+    cut = straight * _bent_half(torch.where(side, side_bend, bend))
     rest = 1 - torch.where(notch, cut, 0).sum(0)
     among = is_near.sum(0).clamp(min=1)
-    area = torch.where(island, cut, rest / among)
-
-    # Two corners on one side of the patch.
-    upright = is_near & is_below & ~is_right & ~is_far
-    level = is_near & is_right & ~is_below & ~is_far
-    area = torch.where(upright, _side_area(near, right, below, far), area)
-    area = torch.where(level, _side_area(near, below, right, far), area)
+    area = torch.where(island | side, cut, rest / among)
     return torch.where(is_near, area, 0)
 
 
-def _corner_area(near: Tensor, right: Tensor, below: Tensor, far: Tensor) -> Tensor:
-    """Area between a corner and the hyperbola that parts it from both of its neighbours."""
+def _corner_cut(near: Tensor, right: Tensor, below: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the area between a corner and the hyperbola that parts it from both of its neighbours.
+
+    Returns:
+        Twice the area if the hyperbola were a straight line, and how it is bent (`_bent_half`).
+    """
     across, down = (near - right).abs(), (near - below).abs()
     across, down = across.clamp(min=_TINY), down.clamp(min=_TINY)
     x, y = near.abs() / across, near.abs() / down
-    bend = (right / across) * (below / down) - (near / across) * (far / down)
-    return x * y * _bent_half(bend)
+    return x * y, (right / across) * (below / down) - (near / across) * (far / down)
 
 
-def _side_area(near: Tensor, right: Tensor, below: Tensor, far: Tensor) -> Tensor:
-    """Near's part of the area between a side and the hyperbola that parts it from the other."""
-    first, second = (near - right).clamp(min=_TINY), (below - far).clamp(min=_TINY)
-    return near / first * _bent_half(second / first)
+def _side_cut(near: Tensor, along: Tensor, across: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """Of near's part of the area between a side and the hyperbola that parts it from the other."""
+    first, second = (near - across).clamp(min=_TINY), (along - far).clamp(min=_TINY)
+    return near / first, second / first
 
 
 _TINY = 1e-20
