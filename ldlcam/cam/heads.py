@@ -222,6 +222,6 @@ def _linear_layer(classifier: nn.Module) -> nn.Linear:
     if len(layers) == 1 and isinstance(layers[0], nn.Linear):
         return layers[0]
     raise TypeError(
-        "classifier: expected one linear layer, such as `model.fc` or `model.get_classifier()`, "
+        "classifier: expected one linear layer, such as model.fc or model.get_classifier(), "
         f"got {', '.join(type(layer).__name__ for layer in layers) or 'no layer'}"
     )
