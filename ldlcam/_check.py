@@ -80,13 +80,24 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
 
 
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Check that a number is whole and large enough.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    # Whole numbers are what can be an index: numpy's and a compiler's are among them.
+    if not hasattr(value, "__index__") or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+
+
 def check_fraction(name: str, value: float) -> None:
     """Check that a number is in (0, 1].
 
     Raises:
         ValueError: If it is not.
     """
-    if not 0 < value <= 1:
+    if isinstance(value, list | tuple) or not 0 < value <= 1:
         raise ValueError(f"{name}: expected a number in (0, 1], got {value!r}")
 
 

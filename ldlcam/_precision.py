@@ -1,6 +1,8 @@
-"""The precision in which distributions and boxes are computed."""
+"""The precision in which distributions, boxes and maps are computed."""
 
-from torch import Tensor, float32, float64
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import Tensor, autocast, float32, float64
 
 
 def upcast(value: Tensor) -> Tensor:
@@ -12,3 +14,8 @@ def upcast(value: Tensor) -> Tensor:
     area nor a coordinate beyond 2048 pixels.
     """
     return value if value.dtype == float64 else value.to(float32)
+
+
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """Matrix products keep the dtype of what they are given; the meta device knows no autocast."""
+    return nullcontext() if device == "meta" else autocast(device, enabled=False)

@@ -1,5 +1,7 @@
 """Boxes: half-open x1, y1, x2, y2 in float pixels from the image's top-left corner."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,15 +17,15 @@ def pad_boxes(boxes: Tensor, margin: float) -> Tensor:
 
     Args:
         boxes: (N, 4) in pixels, floating.
-        margin: Fraction of the width added left and right, and of the height above and below;
-            negative values shrink.
+        margin: Fraction of the width added left and right, and of the height above and below,
+            above -0.5; negative values shrink.
 
     Returns:
         (N, 4) in pixels; they may reach beyond the image (see `clip_boxes`).
 
     Raises:
         TypeError: If the boxes are not a floating tensor.
-        ValueError: If they are not (N, 4).
+        ValueError: If they are not (N, 4), or the margin is not finite and above -0.5.
 
     Example:
         >>> import torch
@@ -32,6 +34,8 @@ def pad_boxes(boxes: Tensor, margin: float) -> Tensor:
         tensor([[ 9., 18., 21., 42.]])
     """
     check_tensor("boxes", boxes, "N 4", "floating")
+    if not -0.5 < margin < math.inf:
+        raise ValueError(f"margin: expected a finite number above -0.5, got {margin!r}")
     starts, ends = boxes[:, :2], boxes[:, 2:]
     border = margin * (ends - starts)
     return torch.cat((starts - border, ends + border), 1)

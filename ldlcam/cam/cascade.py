@@ -1,5 +1,6 @@
 """Find a region, erase it, find the next."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -41,7 +42,8 @@ class AttentionCascade(nn.Module):
     Args:
         steps: What draws each step's heat maps: callables from images (N, C, H, W) to maps
             (N, h, w). They may be the same one, or networks that were each trained on images with
-            the earlier regions erased.
+            the earlier regions erased. Modules move and train with the cascade; of a network that
+            is behind a function or a bound method it knows nothing.
         threshold: Fraction of each map's maximum, in (0, 1]: a number, or one for each step.
         component: Which component of the level set counts, as for `levelset_boxes`.
         margin: How much wider than found a box becomes on each side, as a fraction of its own
@@ -78,7 +80,7 @@ class AttentionCascade(nn.Module):
         self,
         steps: Sequence[Callable[[Tensor], Tensor]],
         *,
-        threshold: float | Sequence[float],
+        threshold: float | Sequence[float] | Tensor,
         component: Literal["largest", "peak"] = "largest",
         margin: float = 0.0,
         exclude: bool = True,
@@ -91,20 +93,23 @@ class AttentionCascade(nn.Module):
         for step in steps:
             if not callable(step):
                 raise TypeError(f"steps: expected callables, got {type(step).__name__}")
-        thresholds = [threshold] * len(steps) if isinstance(threshold, int | float) else threshold
-        if len(thresholds) != len(steps):
+        # A scalar of torch or numpy is a number too, such as the best of a sweep.
+        thresholds = torch.as_tensor(threshold, dtype=torch.float64)
+        if thresholds.ndim == 0:
+            thresholds = thresholds.expand(len(steps))
+        if thresholds.shape != (len(steps),):
             raise ValueError(
                 f"threshold: expected one, or {len(steps)} as there are steps, got {threshold!r}"
             )
-        for value in thresholds:
+        self.thresholds: list[float] = thresholds.tolist()
+        for value in self.thresholds:
             check_fraction("threshold", value)
         check_choice("component", component, ("largest", "peak"))
-        if not margin >= 0:
-            raise ValueError(f"margin: expected a number of at least 0, got {margin!r}")
+        if not 0 <= margin < math.inf:
+            raise ValueError(f"margin: expected a finite number of at least 0, got {margin!r}")
         self.steps = list(steps)
         # So that they move, train and save with the cascade.
         self.networks = nn.ModuleList(step for step in steps if isinstance(step, nn.Module))
-        self.thresholds = [float(value) for value in thresholds]
         self.component = component
         self.margin = margin
         self.exclude = exclude

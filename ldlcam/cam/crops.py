@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from ldlcam._check import check_same_length, check_tensor
-from ldlcam._precision import upcast
+from ldlcam._precision import upcast, without_autocast
 from ldlcam.cam.boxes import check_size, fill_boxes, match_aspect
 
 
@@ -34,9 +33,9 @@ def crop_and_resize(
         images: (N, C, H, W), floating, or N images (C, H_i, W_i) of different sizes. Where a
             pixel is not finite, its crop is not to be relied on: on the CPU only output pixels
             that read it are lost, on other devices and compiled it can be the whole crop.
-        boxes: (N, 4) in pixels of the image, floating. Where one reaches beyond the image, the
-            border is continued. A box without area, or with NaN or infinities, stands for the
-            whole image.
+        boxes: (N, 4) in pixels of the image, floating. Where one reaches beyond the image, what
+            is read at the border is continued. A box without area, or with NaN or infinities,
+            stands for the whole image.
         size: (height, width) of the crops in pixels.
         antialias: Whether the triangle widens where the crop shrinks. Without, thin structures
             alias when the scale falls below a half.
@@ -65,8 +64,10 @@ def crop_and_resize(
         check_same_length(images=images, boxes=boxes)
         return _crop(images, boxes, size, antialias, keep_aspect)
     for index, image in enumerate(images):
-        check_tensor(f"images[{index}]", image, "C H W", "floating")
-    if len(images) != len(boxes) or len(images) == 0:
+        check_tensor(f"images[{index}]", image, "C H W", "floating", C=images[0].shape[0])
+    if len(images) == 0:
+        raise ValueError("images: expected at least one in a list, got none")
+    if len(images) != len(boxes):
         raise ValueError(f"images: expected {len(boxes)}, one per box, got {len(images)}")
     crops = [
         _crop(image.unsqueeze(0), box.unsqueeze(0), size, antialias, keep_aspect)
@@ -82,15 +83,13 @@ def _crop(
     boxes = fill_boxes(boxes, (images.shape[2], images.shape[3]))
     if keep_aspect:
         boxes = match_aspect(boxes, size)
-    if not antialias:
-        return _interpolate(images, boxes, size)
     # The cost of the taps grows with the crop, but how many there are depends on the data; the
     # products have fixed shapes, which a compiler and an accelerator prefer.
     if images.device.type != "cpu" or torch.compiler.is_compiling():
-        return _average_by_products(images, boxes, size)
+        return _average_by_products(images, *_samples(images, boxes, size, antialias))
     # One by one, what lies between the two axes' sums stays in the processor's cache.
     crops = [
-        _average_by_taps(image, box.unsqueeze(0), size)
+        _average_by_taps(image, *_samples(images, box.unsqueeze(0), size, antialias))
         for image, box in zip(images, boxes, strict=True)
     ]
     return torch.stack(crops) if crops else images.new_zeros(0, images.shape[1], *size)
@@ -127,49 +126,31 @@ class _Samples(NamedTuple):
         return read, places[0] - read.start, self.weights(places)[0]
 
 
-def _samples(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[_Samples, _Samples]:
+def _samples(
+    images: Tensor, boxes: Tensor, size: tuple[int, int], antialias: bool
+) -> tuple[_Samples, _Samples]:
     """Those of the rows and of the columns."""
 
     def along(start: Tensor, end: Tensor, pixels: int, count: int) -> _Samples:
         step = (end - start).unsqueeze(1) / count
         order = torch.arange(count, device=start.device)
         centers = start.unsqueeze(1) + (order + 0.5) * step
+        reach = step.clamp(min=1) if antialias else torch.ones_like(step)
         # Samples beyond the outermost pixel centres continue the border.
-        return _Samples(centers.clamp(0.5, pixels - 0.5), step.clamp(min=1), pixels)
+        return _Samples(centers.clamp(0.5, pixels - 0.5), reach, pixels)
 
     x1, y1, x2, y2 = boxes.unbind(1)
     rows = along(y1, y2, images.shape[2], size[0])
     return rows, along(x1, x2, images.shape[3], size[1])
 
 
-def _interpolate(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Between the four pixels around each sample."""
-    y, x = (samples.centers * (2 / samples.pixels) - 1 for samples in _samples(images, boxes, size))
-    shape = (-1, *size)
-    places = torch.stack((x.unsqueeze(1).expand(shape), y.unsqueeze(2).expand(shape)), 3)
-    smooth = upcast(images)  # half precision does not tell apart places next to each other
-    crops = F.grid_sample(
-        smooth, places.to(smooth.dtype), padding_mode="border", align_corners=False
-    )
-    return crops.to(images.dtype)
-
-
-def _average_by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    rows, columns = _samples(images, boxes, size)
-    with _without_autocast(images.device.type):
+def _average_by_products(images: Tensor, rows: _Samples, columns: _Samples) -> Tensor:
+    with without_autocast(images.device.type):
         return rows.matrix().to(images.dtype) @ images @ columns.matrix().to(images.dtype).mT
 
 
-def _without_autocast(device: str) -> AbstractContextManager[object]:
-    """Products keep the images' dtype; the meta device knows no autocast."""
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
-
-
-def _average_by_taps(image: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+def _average_by_taps(image: Tensor, rows: _Samples, columns: _Samples) -> Tensor:
     """Of one image (C, H, W)."""
-    rows, columns = _samples(image.unsqueeze(0), box, size)
-    if rows.reach == columns.reach == 1:  # the crop grows: two pixels an axis, which is faster
-        return _interpolate(image.unsqueeze(0), box, size).squeeze(0)
     (top, *down), (left, *across) = rows.taps(), columns.taps()
     halfway = _sum_rows(image[:, top, left], *down)
     return _sum_rows(halfway.mT, *across).mT

@@ -59,7 +59,7 @@ def erase_boxes(
     check_tensor("images", images, "N C H W", "floating")
     check_tensor("boxes", boxes, "N 4", "floating")
     check_same_length(images=images, boxes=boxes)
-    inside = _pixels_inside(boxes, images.shape[2], images.shape[3])
+    inside = _pixels_inside(boxes.to(images.device), images.shape[2], images.shape[3])
     filler = _filler(images, fill, value_range, seeds)
     return torch.where(inside.unsqueeze(1), filler, images)
 
@@ -107,12 +107,15 @@ def erase_masks(
     kind = "bool" if isinstance(masks, Tensor) and masks.dtype == torch.bool else "floating"
     check_tensor("masks", masks, "N H W", kind, N=count, H=height, W=width)
     filler = _filler(images, fill, value_range, seeds)
-    masks = masks.unsqueeze(1)
+    masks = masks.to(images.device).unsqueeze(1)
     if kind == "bool":
         return torch.where(masks, filler, images)
     shares = masks.to(images.dtype).nan_to_num(0.0).clamp(0, 1)
+    # A share of 0 of NaN would be NaN.
+    kept = images.masked_fill((shares == 1) & ~images.isfinite(), 0)
+    filler = torch.where((shares == 0) & ~filler.isfinite(), 0, filler)
     # Not lerp, which leaves nothing of a pixel where the filler is larger by many powers of two.
-    return (1 - shares) * images + shares * filler
+    return (1 - shares) * kept + shares * filler
 
 
 def _pixels_inside(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldlcam._check import check_tensor
+from ldlcam._check import check_count, check_tensor
 from ldlcam.cam.heatmaps import class_activation_map, class_weights
 from ldlcam.cam.pooling import make_pool
 
@@ -63,9 +63,8 @@ class CAMHead(nn.Module):
         self, in_channels: int, num_classes: int, *, pool: Pool = "avg", bias: bool = True
     ) -> None:
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
-            if value < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+        check_count("in_channels", in_channels)
+        check_count("num_classes", num_classes)
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.pool = make_pool(pool) if isinstance(pool, str) else pool
@@ -162,6 +161,7 @@ class CAMHead(nn.Module):
             TypeError: If an argument is not a tensor of the expected kind.
             ValueError: If the shapes do not fit together or the window is negative.
         """
+        check_tensor("features", features, "N C h w", "floating", C=self.in_channels)
         classes = self._highest(features) if classes is None else classes
         return class_activation_map(features, self.weight, classes, window=window)
 

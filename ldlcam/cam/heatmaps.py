@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_tensor
+from ldlcam._check import check_count, check_tensor
 from ldlcam.cam.crops import crop_and_resize
 from ldlcam.cam.pooling import weighted_sum
 
@@ -54,8 +54,7 @@ def class_activation_map(
 
 def class_weights(weight: Tensor, classes: Tensor, window: int) -> Tensor:
     """Each image's weights, (N, C): its class's row, or the mean over a window of rows."""
-    if window < 0:
-        raise ValueError(f"window: expected an integer of at least 0, got {window!r}")
+    check_count("window", window, 0)
     classes = classes.long()
     if window == 0:
         return weight.index_select(0, classes)
@@ -101,6 +100,8 @@ def normalize_heatmaps(heatmaps: Tensor) -> Tensor:
 def valid_heatmaps(heatmaps: Tensor) -> Tensor:
     """Which heat maps show a place: finite, not constant, and above 0 somewhere.
 
+    A map is constant, too, where it varies by no more than a few roundings of its dtype.
+
     Args:
         heatmaps: Heat maps, (N, h, w), floating.
 
@@ -121,7 +122,12 @@ def valid_heatmaps(heatmaps: Tensor) -> Tensor:
     with torch.no_grad():
         low, high = heatmaps.amin((1, 2)), heatmaps.amax((1, 2))
         # NaN and infinities reach the minimum or the maximum.
-        return low.isfinite() & high.isfinite() & (high > 0) & (high > low)
+        varies = high - low > _ROUNDINGS * torch.finfo(heatmaps.dtype).eps * high
+        return low.isfinite() & high.isfinite() & (high > 0) & varies
+
+
+# What products and interpolations of a constant map can differ by.
+_ROUNDINGS = 8
 
 
 def trim_heatmaps(heatmaps: Tensor, stride: int, *, factor: int = 2) -> Tensor:
@@ -160,9 +166,8 @@ def trim_heatmaps(heatmaps: Tensor, stride: int, *, factor: int = 2) -> Tensor:
         Araujo et al., "Computing receptive fields of convolutional neural networks", Distill 2019.
     """
     check_tensor("heatmaps", heatmaps, "N h w", "floating")
-    for name, value in (("stride", stride), ("factor", factor)):
-        if value < 1:
-            raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+    check_count("stride", stride)
+    check_count("factor", factor)
     height, width = heatmaps.shape[1:]
     if min(height, width) < 2:
         raise ValueError(

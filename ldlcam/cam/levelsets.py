@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_choice
+from ldlcam._check import check_choice, check_count
 from ldlcam.cam.boxes import Size, size_tensor
 from ldlcam.cam.component_sizes import (
     ComponentSizes,
@@ -62,8 +62,8 @@ def levelset_boxes(
 
     Returns:
         Boxes, (N, 4) in pixels, at least float32. Maps that show no place (`valid_heatmaps`),
-        thresholds of a tensor outside of (0, 1], and, with `snap=True`, regions that fall
-        between the pixels have a box of zeros and are not valid.
+        thresholds of a tensor outside of (0, 1], images of a tensor's size below 1 and, with
+        `snap=True`, regions that fall between the pixels have a box of zeros and are not valid.
 
     Raises:
         TypeError: If the maps are not a floating tensor.
@@ -120,8 +120,7 @@ def levelset_components(
         >>> valid
         tensor([[ True,  True, False]])
     """
-    if k < 1:
-        raise ValueError(f"k: expected an integer of at least 1, got {k!r}")
+    check_count("k", k)
     found = _find(heatmaps, threshold, size, snap)
     sizes = _measure(found, size)
     regions = []
@@ -163,6 +162,7 @@ def _find(heatmaps: Tensor, threshold: float | Tensor, size: Size, snap: bool) -
     maps, levels, valid = level_heatmaps(heatmaps, threshold)
     maps, levels = _scale_down(maps, levels)
     sizes = size_tensor(size, "size", maps)
+    valid, sizes = valid & (sizes >= 1).all(1), sizes.clamp(min=1)
     if snap:
         maps, levels, sizes = maps.detach(), levels.detach(), sizes.long()
         lattice = pixel_lattice(maps, sizes)
@@ -198,7 +198,9 @@ def _peak(found: _LevelSet) -> Tensor:
 def _measure(found: _LevelSet, size: Size) -> ComponentSizes:
     if not found.snap:
         return component_areas(found.lattice, found.inside, found.labels)
-    tallest = int(size[:, 0].max()) if isinstance(size, Tensor) else size[0]
+    tallest = size[0]
+    if isinstance(size, Tensor):
+        tallest = max(int(size[:, 0].max()), 1) if size.shape[0] else 1
     pixels = count_pixels(found.maps, found.levels, found.sizes, tallest, found.lattice.columns)
     return component_pixels(pixels, found.lattice, found.starts[1], found.inside, found.labels)
 

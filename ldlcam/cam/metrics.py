@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_fraction, check_same_length, check_tensor
+from ldlcam._check import check_count, check_fraction, check_same_length, check_tensor
 from ldlcam._precision import upcast
 from ldlcam.cam.boxes import Size, box_iou, proper_boxes, size_tensor
 from ldlcam.cam.heatmaps import sanitize_heatmaps
@@ -159,8 +159,8 @@ def threshold_sweep(
 
     Raises:
         TypeError: If an argument is not a tensor of the expected kind.
-        ValueError: If the shapes do not fit together, there is no threshold, or one that is not in
-            a tensor is not in (0, 1].
+        ValueError: If the shapes do not fit together, there is no threshold, or one is not in
+            (0, 1].
 
     Example:
         >>> import torch
@@ -251,6 +251,7 @@ def box_accuracy(
     targets = _full_precision(targets)
     thresholds = threshold_tensor(thresholds, targets)
     check_iou_thresholds(iou_thresholds)
+    check_count("components", components)
     limits = torch.as_tensor(iou_thresholds, dtype=targets.dtype, device=targets.device)
     shares = []
     for threshold in thresholds:
@@ -285,9 +286,11 @@ def check_iou_thresholds(iou_thresholds: Sequence[float]) -> None:
 
 def threshold_tensor(thresholds: Sequence[float] | Tensor, like: Tensor) -> Tensor:
     """Checked thresholds (K,), of another tensor's dtype and device."""
-    if not isinstance(thresholds, Tensor):
-        for threshold in thresholds:
-            check_fraction("thresholds", threshold)
+    values = thresholds
+    if isinstance(thresholds, Tensor):
+        values = [] if thresholds.is_meta else thresholds.flatten().tolist()
+    for value in values:
+        check_fraction("thresholds", value)
     thresholds = torch.as_tensor(thresholds, dtype=like.dtype, device=like.device)
     check_tensor("thresholds", thresholds, "K", "floating")
     if len(thresholds) == 0:
@@ -302,6 +305,9 @@ def _full_precision(targets: Tensor) -> Tensor:
 
 
 def _region_iou(boxes: Tensor, targets: Tensor, valid: Tensor | None) -> Tensor:
+    check_tensor("boxes", boxes, "N 4", "floating")
+    check_tensor("targets", targets, "N 4", "floating")
+    check_same_length(boxes=boxes, targets=targets)
     iou = box_iou(boxes, targets)
     if valid is None:
         return iou

@@ -106,6 +106,8 @@ def plot_regions(
         Chen et al., arXiv 2006.00202, Fig. 3.
     """
     check_tensor("images", images, "N C H W", "floating")
+    if images.shape[0] == 0:
+        raise ValueError("images: expected at least one, got none")
     if set(heatmaps) != set(boxes):
         raise ValueError(f"boxes: expected the names {list(heatmaps)}, got {list(boxes)}")
     seen = seen or {}
@@ -116,6 +118,8 @@ def plot_regions(
     for name, maps in heatmaps.items():
         check_tensor("boxes", boxes[name], "N 4", "floating", N=images.shape[0])
         shown = seen.get(name, images)
+        count, _, height, width = images.shape
+        check_tensor("seen", shown, "N C H W", "floating", N=count, H=height, W=width)
         if name in seen:
             columns.append((f"{name}\nseen", list(shown), None))
         columns.append((f"{name}\nheat map", list(overlay_heatmaps(shown, maps)), boxes[name]))

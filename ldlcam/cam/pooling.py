@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldlcam._check import check_choice, check_positive
-from ldlcam._precision import upcast
+from ldlcam._precision import upcast, without_autocast
 
 
 class AveragePool(nn.Module):
@@ -180,5 +180,6 @@ def make_pool(name: str) -> nn.Module:
 
 def weighted_sum(features: Tensor, filters: Tensor) -> Tensor:
     """One map per image, (N, h, w): its features (N, C, h, w) weighted by its filter (N, C)."""
-    maps = torch.bmm(filters.to(features.dtype).unsqueeze(1), features.flatten(2))
+    with without_autocast(features.device.type):
+        maps = torch.bmm(filters.to(features.dtype).unsqueeze(1), features.flatten(2))
     return maps.view(features.shape[0], *features.shape[2:])

@@ -87,7 +87,8 @@ def otsu_threshold(heatmaps: Tensor) -> Tensor:
     if count == 1:
         return torch.ones_like(peaks)
     # About the mean, both classes' means follow from one sum.
-    below = (ordered - ordered.mean(1, keepdim=True)).detach().cumsum(1)[:, :-1]
+    scaled = ordered.detach() / ordered.detach().abs().amax(1, keepdim=True)  # squares have no room
+    below = (scaled - scaled.mean(1, keepdim=True)).cumsum(1)[:, :-1]
     sizes = torch.arange(1, count, device=ordered.device)
     between = below.square() / (sizes * (count - sizes))
     between = between.masked_fill(ordered[:, 1:] == ordered[:, :-1], -1)
@@ -190,5 +191,11 @@ def _ordered(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _fractions(values: Tensor, peaks: Tensor, valid: Tensor) -> Tensor:
+    """Values as fractions of the maxima: those whose products are not above the values."""
+    fractions = values / peaks
+    with torch.no_grad():
+        # Rounded up, a cell at the threshold would be below it.
+        excess = torch.where(fractions * peaks > values, fractions, 0)
+        excess = excess - excess.nextafter(torch.zeros_like(excess))
     least = torch.finfo(values.dtype).eps
-    return torch.where(valid, (values / peaks).clamp(least, 1), 1)
+    return torch.where(valid, (fractions - excess).clamp(least, 1), 1)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from ldlcam._check import check_choice, check_count
 from ldlcam.cam.boxes import Size, proper_boxes
 from ldlcam.cam.metrics import (
     BoxAccuracyResult,
@@ -132,7 +133,7 @@ class ThresholdSweep(MeanOverImages):
         **kwargs: Those of every `torchmetrics.Metric`.
 
     Raises:
-        ValueError: If there is no threshold, or one that is not in a tensor is not in (0, 1].
+        ValueError: If there is no threshold or one is not in (0, 1], or the component is unknown.
 
     Example:
         >>> import torch
@@ -154,6 +155,7 @@ class ThresholdSweep(MeanOverImages):
         **kwargs: Any,
     ):
         checked = _checked(thresholds)
+        check_choice("component", component, ("largest", "peak"))
         super().__init__(2, len(checked), **kwargs)
         self.thresholds = checked
         self.component = component
@@ -206,6 +208,7 @@ class BoxAccuracy(MeanOverImages):
     ):
         checked = _checked(thresholds)
         check_iou_thresholds(iou_thresholds)
+        check_count("components", components)
         super().__init__(len(checked), len(iou_thresholds), **kwargs)
         self.thresholds = checked
         self.iou_thresholds = tuple(iou_thresholds)

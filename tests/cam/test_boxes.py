@@ -33,6 +33,12 @@ def test_pad() -> None:
     assert torch.equal(pad_boxes(BOX, 0), BOX)
 
 
+@pytest.mark.parametrize("margin", [-0.5, torch.inf, torch.nan])
+def test_margins_that_leave_no_box_are_refused(margin: float) -> None:
+    with pytest.raises(ValueError, match=r"margin: expected a finite number above -0\.5, got"):
+        pad_boxes(torch.tensor([[10.0, 20.0, 20.0, 40.0]]), margin)
+
+
 def test_clip() -> None:
     boxes = torch.tensor([[-5.0, -6.0, 7.0, 8.0], [3.0, 4.0, 50.0, 60.0], [40.0, 1.0, 45.0, 2.0]])
     expected = [[0, 0, 7, 8], [3, 4, 20, 10], [20, 1, 20, 2]]

@@ -1,6 +1,8 @@
 import copy
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -118,6 +120,13 @@ class Network(nn.Module):
         return self.head.heatmaps(self.trunk(images))
 
 
+@pytest.mark.parametrize(
+    "threshold", [0.25, torch.tensor(0.25), np.float32(0.25), [0.25, 0.25], torch.full((2,), 0.25)]
+)
+def test_thresholds_of_any_kind(threshold: Any) -> None:
+    assert AttentionCascade([brightness] * 2, threshold=threshold).thresholds == [0.25, 0.25]
+
+
 def test_networks_belong_to_the_cascade() -> None:
     first, second = Network(), Network()
     cascade = AttentionCascade([first, second], threshold=0.5).eval()
@@ -150,7 +159,7 @@ def test_errors() -> None:
         AttentionCascade([brightness], threshold=[0.5, 0.5])
     with pytest.raises(ValueError, match=r"threshold: expected a number in \(0, 1\], got 50"):
         AttentionCascade([brightness], threshold=50)
-    with pytest.raises(ValueError, match=r"margin: expected a number of at least 0, got -0\.1"):
+    with pytest.raises(ValueError, match=r"margin: expected a finite number of at least 0, got -"):
         AttentionCascade([brightness], threshold=0.5, margin=-0.1)
     with pytest.raises(ValueError, match="component: expected one of 'largest', 'peak', got 'all'"):
         AttentionCascade([brightness], threshold=0.5, component="all")  # type: ignore[arg-type]

@@ -78,6 +78,14 @@ def test_whole_pixels_are_sliced(x: int, y: int, width: int, height: int) -> Non
     torch.testing.assert_close(crops, images[..., y : y + height, x : x + width], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("antialias", [True, False])
+def test_whole_pixels_of_large_images_are_exact(path: str, antialias: bool) -> None:
+    images = torch.rand(1, 1, 1500, 2000) * 4095
+    box = torch.tensor([[1700.0, 1200.0, 1956.0, 1456.0]])
+    crops = crop_and_resize(images, box, (256, 256), antialias=antialias)
+    assert torch.equal(crops, images[..., 1200:1456, 1700:1956])
+
+
 @settings(max_examples=60)
 @given(
     st.lists(st.floats(-15, 35), min_size=4, max_size=4),
@@ -265,7 +273,15 @@ def test_errors() -> None:
         crop_and_resize(images, torch.rand(3, 4), (4, 4))
     with pytest.raises(ValueError, match="images: expected 2, one per box, got 1"):
         crop_and_resize([images[0]], boxes, (4, 4))
-    with pytest.raises(ValueError, match=r"images\[1\]: expected shape \(C, H, W\), got \(8, 8\)"):
+    with pytest.raises(ValueError, match="images: expected at least one in a list, got none"):
+        crop_and_resize([], boxes[:0], (4, 4))
+    with pytest.raises(
+        ValueError, match=r"images\[1\]: expected shape \(C, H, W\) with C = 3, got"
+    ):
+        crop_and_resize([images[0], images[0, :1]], boxes, (4, 4))
+    with pytest.raises(
+        ValueError, match=r"images\[1\]: expected shape \(C, H, W\) with C = 3, got"
+    ):
         crop_and_resize([images[0], images[0, 0]], boxes, (4, 4))
     with pytest.raises(TypeError, match="images: expected a tensor of floating dtype"):
         crop_and_resize((images * 255).to(torch.uint8), boxes, (4, 4))

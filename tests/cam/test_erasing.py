@@ -199,6 +199,18 @@ def test_soft_masks_mix(fill: str | float) -> None:
     np.testing.assert_allclose(mixed.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("fill", FILLS)
+def test_what_is_kept_or_erased_wholly_takes_nothing_of_the_other(fill: str | float) -> None:
+    images = torch.rand(2, 1, 3, 3)
+    images[0, 0, 1, 1] = torch.nan
+    kept, erased = (
+        erase_masks(images, torch.full((2, 3, 3), share), fill=fill)  # type: ignore[arg-type]
+        for share in (0.0, 1.0)
+    )
+    torch.testing.assert_close(kept, images, equal_nan=True)
+    assert fill == "mean" or erased.isfinite().all()
+
+
 def test_mask_values_beyond_the_range_count_as_its_ends() -> None:
     images = torch.rand(1, 2, 1, 5)
     masks = torch.tensor([[[-3.0, torch.nan, 7.0, torch.inf, -torch.inf]]])

@@ -8,6 +8,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 
 from ldlcam.cam import (
+    CAMHead,
     class_activation_map,
     levelset_boxes,
     normalize_heatmaps,
@@ -197,6 +198,24 @@ def test_a_mirrored_image_has_the_mirrored_map(padding: str) -> None:
     images = torch.rand(1, 1, 97, 97)
     maps, mirrored = (strided(one, padding)[:, 0] for one in (images, images.flip(3)))
     torch.testing.assert_close(trim_heatmaps(mirrored, 8).flip(2), trim_heatmaps(maps, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("stride", [1, 7, 8, 16, 32])
+def test_a_trimmed_constant_map_shows_no_place(stride: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(stride)
+    levels = torch.rand(300, 1, 1, generator=generator) * 10 + 0.01
+    trimmed = trim_heatmaps(levels.expand(-1, 8, 8).to(dtype), stride)
+    assert not valid_heatmaps(trimmed).any()
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "lse", "gem"])
+def test_maps_of_constant_features_show_no_place(pool: str) -> None:
+    """Products round differently from place to place."""
+    features = torch.rand(40, 512, 1, 1, generator=torch.Generator().manual_seed(0))
+    head = CAMHead(512, 3, pool=pool)
+    torch.nn.init.uniform_(head.weight)  # without cancellation, which has no bound
+    assert not valid_heatmaps(head.heatmaps(features.expand(-1, -1, 7, 9))).any()
 
 
 def test_trimming_keeps_bad_maps_to_themselves() -> None:

@@ -346,6 +346,18 @@ def test_thresholds_out_of_range_are_invalid(snap: bool) -> None:
     assert (boxes[1:] == 0).all()
 
 
+@pytest.mark.parametrize("snap", [False, True])
+@pytest.mark.parametrize("component", ["largest", "peak"])
+def test_images_without_size_have_no_region(component: str, snap: bool) -> None:
+    heatmaps = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([[0, 0], [40, 50], [-5, 20]])
+    boxes, valid = levelset_boxes(heatmaps, 0.5, sizes, component=component, snap=snap)  # type: ignore[arg-type]
+    alone = levelset_boxes(heatmaps[1:2], 0.5, (40, 50), component=component, snap=snap)  # type: ignore[arg-type]
+    assert valid.tolist() == [False, True, False]
+    assert torch.equal(boxes[1:2], alone.boxes)
+    assert (boxes[[0, 2]] == 0).all()
+
+
 def test_no_images() -> None:
     for snap in (True, False):
         boxes, valid = levelset_boxes(torch.zeros(0, 5, 5), 0.5, (50, 50), snap=snap)

@@ -156,7 +156,7 @@ def test_device(device: torch.device) -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="b: expected length 4 as a has, got 3"):
+    with pytest.raises(ValueError, match="targets: expected length 4 as boxes has, got 3"):
         mean_iou(BOXES, TARGETS[:3])
     with pytest.raises(ValueError, match=r"valid: expected shape \(N,\) with N = 4, got \(4, 1\)"):
         mean_iou(BOXES, TARGETS, torch.ones(4, 1, dtype=torch.bool))
@@ -183,6 +183,8 @@ def test_half_precision_targets_of_large_images() -> None:
 def test_thresholds_given_as_percentages_are_refused() -> None:
     with pytest.raises(ValueError, match=r"thresholds: expected a number in \(0, 1\], got 20"):
         threshold_sweep(torch.rand(4, 3, 3), TARGETS, [20, 40], (9, 9))
+    with pytest.raises(ValueError, match=r"thresholds: expected a number in \(0, 1\], got 40"):
+        threshold_sweep(torch.rand(4, 3, 3), TARGETS, torch.tensor([0.2, 40]), (9, 9))
 
 
 # ----------------------------------------------------------------------------------- box accuracy
@@ -306,6 +308,8 @@ def test_errors_of_the_further_metrics() -> None:
             box_accuracy(maps, targets, [0.5], (8, 8), iou_thresholds=limits)
     with pytest.raises(ValueError, match="thresholds: expected at least one, got none"):
         box_accuracy(maps, targets, [], (8, 8))
+    with pytest.raises(ValueError, match="components: expected an integer of at least 1, got 0"):
+        box_accuracy(maps, targets, [0.5], (8, 8), components=0)
     with pytest.raises(ValueError, match="targets: expected length 2 as heatmaps has, got 1"):
         box_accuracy(maps, targets[:1], [0.5], (8, 8))
     with pytest.raises(TypeError, match="masks: expected a tensor of bool dtype"):

@@ -90,6 +90,10 @@ def test_errors() -> None:
         overlay_heatmaps(images, heatmaps["hand"][:2])
     with pytest.raises(ValueError, match="boxes: expected the names"):
         plot_regions(images, heatmaps, {"hand": boxes["hand"]})
+    with pytest.raises(ValueError, match=r"seen: expected shape \(N, C, H, W\) with N = 3"):
+        plot_regions(images, heatmaps, boxes, seen={"hand": images[..., ::2]})
+    with pytest.raises(ValueError, match="images: expected at least one, got none"):
+        plot_regions(images[:0], {}, {})
     with pytest.raises(ValueError, match="seen: expected names among"):
         plot_regions(images, heatmaps, boxes, seen={"foot": images})
     with pytest.raises(ValueError, match=r"boxes: expected shape \(N, 4\) with N = 3"):

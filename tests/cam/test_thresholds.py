@@ -55,6 +55,12 @@ def test_percentile_keeps_its_share_of_cells(
     assert ((kept - (1 - percent / 100) * cells).abs() <= 1 + 1e-9).all()
 
 
+def test_the_cell_at_a_percentile_reaches_it() -> None:
+    maps = torch.rand(2000, 5, 5, generator=torch.Generator().manual_seed(0))
+    masks = threshold_mask(maps, percentile_threshold(maps, 50))
+    assert (masks.sum((1, 2)) == 13).all()
+
+
 def test_each_map_may_have_its_percentile() -> None:
     maps = positive_maps(5, 6, 1)
     percents = torch.tensor([10.0, 50.0, 99.0])
@@ -109,6 +115,12 @@ def test_otsu_parts_foreground_from_background_at_any_scale() -> None:
         assert not mask[..., :5].any()
     lifted = threshold_mask(heatmap + 1000, otsu_threshold(heatmap + 1000))
     assert torch.equal(lifted, mask)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e18, 1e30])
+def test_otsu_at_scales_whose_squares_have_no_room(scale: float) -> None:
+    maps = torch.rand(20, 5, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(otsu_threshold(maps * scale), otsu_threshold(maps))
 
 
 def test_otsu_is_near_that_of_skimage() -> None:

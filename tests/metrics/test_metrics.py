@@ -131,6 +131,14 @@ def test_sums_in_float64_if_told() -> None:
             lambda: BoxAccuracy([0.5], iou_thresholds=[]),
             r"iou_thresholds: expected numbers in \[0, 1\], got \[\]",
         ),
+        (
+            lambda: BoxAccuracy([0.5], components=0),
+            "components: expected an integer of at least 1, got 0",
+        ),
+        (
+            lambda: ThresholdSweep([0.5], component="all"),  # type: ignore[arg-type]
+            "component: expected one of 'largest', 'peak', got 'all'",
+        ),
     ],
 )
 def test_wrong_settings_are_named_at_once(make: Any, message: str) -> None:
