@@ -79,7 +79,8 @@ def page(name: str, metrics: dict[str, Any]) -> str:
 def _regions(localization: dict[str, Any]) -> Iterable[str]:
     """Each found region against each annotated one, at that pair's threshold."""
     yield (
-        "On the scoring half of the annotated images; thresholds from the other half. The control "
+        "On the scoring half of the annotated images; thresholds from the other half, on which the "
+        "region that overlaps more is also chosen, whose threshold the run has taken. The control "
         "is the median box of that half, for pointing its median centre."
     )
     yield ""
@@ -91,7 +92,7 @@ def _regions(localization: dict[str, Any]) -> Iterable[str]:
     for region, found in localization.items():
         for name, score in found["against"].items():
             control = score["control"]
-            mark = " (falls on)" if name == found["falls_on"] and len(found["against"]) > 1 else ""
+            mark = " (taken)" if name == found["falls_on"] and len(found["against"]) > 1 else ""
             yield from _row(
                 region, f"{name}{mark}", score["count"], f"{score['threshold']:g}",
                 *(f"{score[key]:.3f}" for key in ("mean_iou", "ap50", "pointing")),

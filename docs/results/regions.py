@@ -26,11 +26,12 @@ NAMES = dict(zip(REGIONS, ("hand", "Region 1", "Region 2"), strict=True))
 def draw(run: Path, picture: Path) -> None:
     """Read what the run left, and write the picture."""
     config, stages = open_run(run)
+    data = config.data or run / "phantom"
     samples = Samples.load(stages.prepared.folder)
     rows = samples.boxed_rows("Wrist", splits.BOXES_SCORE)[:COUNT]
     shapes = torch.from_numpy(samples.shapes[rows])
     radiographs = [
-        torch.from_numpy(even_contrast(read_radiograph(samples.paths[i]), config.contrast))
+        torch.from_numpy(even_contrast(read_radiograph(data / samples.paths[i]), config.contrast))
         for i in rows
     ]
     whole = torch.zeros(len(rows), 4)

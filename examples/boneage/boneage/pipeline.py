@@ -15,6 +15,7 @@ from rich.markup import escape
 from boneage.config import REGIONS, Config, load_config
 from boneage.errors import UserError
 from boneage.networks.backbones import check_backbone
+from boneage.networks.training import check_hardware
 from boneage.run_folder import Stage, atomic_path, read_json, write_json, writing
 from boneage.stages.crop import crop
 from boneage.stages.evaluate import evaluate
@@ -25,6 +26,7 @@ from boneage.stages.report import write_report
 from boneage.stages.summary import print_summary
 from boneage.stages.train import train
 
+RESULTS = ("metrics.json", "predictions.csv", "report.html")
 STAGES = ("prepare", "localize", "crop", "train", "evaluate", "report")
 
 
@@ -49,6 +51,7 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
     last = STAGES.index(until)
     for backbone in {own.backbone for own in (*config.localization.localizers(), config.training)}:
         check_backbone(backbone)
+    check_hardware(config.hardware)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     data = _data_folder(config, folder, console)
@@ -56,6 +59,7 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
     # Only now, so that a refused command leaves a run's own configuration alone.
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    _forget_results(folder, stages)
     write_json(folder / "plan.json", stages.keys())
     for task in _tasks(config, data, stages, console):
         if STAGES.index(task.command) <= last:
@@ -66,6 +70,15 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
     if last >= STAGES.index("report"):
         page = write_report(config, folder, stages, metrics)
         console.print(f"report: {escape(str(page))}")
+
+
+def _forget_results(folder: Path, stages: RunStages) -> None:
+    """Remove the figures of a run whose plan has changed: they are not those of its networks."""
+    plan = folder / "plan.json"
+    if plan.exists() and read_json(plan) != stages.keys():
+        with writing(folder):
+            for name in RESULTS:
+                (folder / name).unlink(missing_ok=True)
 
 
 def _tasks(config: Config, data: Path, stages: RunStages, console: Console) -> Iterator[Task]:
@@ -81,7 +94,7 @@ def _tasks(config: Config, data: Path, stages: RunStages, console: Console) -> I
         yield Task("localize", f"attention {region}", attention, learn)
         look = partial(find, config, region, found, prepared, attention, erased, console)
         yield Task("localize", f"regions {region}", found, look)
-    cut = partial(crop, config, cropped, prepared, stages.regions, console)
+    cut = partial(crop, config, cropped, data, prepared, stages.regions, console)
     yield Task("crop", "crop", cropped, cut)
     for model in config.training.models:
         own = stages.models[model.name]

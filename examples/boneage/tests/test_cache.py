@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from boneage.data import cache
-from boneage.data.cache import View, render, write_views
+from boneage.data.cache import View, render, whole_pool, write_views
 from boneage.data.images import even_contrast, read_radiograph
 from boneage.errors import UserError
 
@@ -204,6 +205,12 @@ def test_a_small_set_is_read_in_this_process(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     with cache._workers(2 * cache._CHUNK - 1) as run:
         assert run is map
+
+
+def test_the_end_of_a_worker_is_one_message() -> None:
+    message = r"a process that drew images was ended .*; run again with more memory free"
+    with pytest.raises(UserError, match=message), whole_pool("drew"):
+        raise BrokenProcessPool
 
 
 @pytest.mark.long

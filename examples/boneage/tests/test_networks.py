@@ -332,6 +332,22 @@ def test_sex_moves_the_answer_only_where_it_is_asked_for() -> None:
         assert torch.equal(male, female) is expected
 
 
+@pytest.mark.parametrize("loss", ["ldl", "l1"])
+def test_an_unknown_sex_is_either(loss: str) -> None:
+    network = _ages(loss)
+    images = torch.randint(256, (3, 1, 64, 64), dtype=torch.uint8)
+    male, female = (network.predict(images, torch.full((3,), value)) for value in (1.0, -1.0))
+    mixed = network.predict(images, torch.tensor([1.0, 0.0, -1.0]))
+    both = (male.months[1] + female.months[1]) / 2
+    torch.testing.assert_close(
+        mixed.months, torch.stack((male.months[0], both, female.months[2])), atol=1e-3, rtol=0
+    )
+    if loss == "ldl":
+        apart = (male.months[1] - female.months[1]) / 2
+        spread = ((male.sd[1] ** 2 + female.sd[1] ** 2) / 2 + apart**2).sqrt()
+        torch.testing.assert_close(mixed.sd[1], spread, atol=1e-3, rtol=0)
+
+
 def test_published_head_has_the_published_shapes() -> None:
     """Xception at 560 px: 18x18 -> conv 16x16 -> pooled 5x5 x 256, beside 32 units for the sex."""
     config = load_config("paper").training

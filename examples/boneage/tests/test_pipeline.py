@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ from safetensors.numpy import load_file
 
 from boneage.config import Config, load_config
 from boneage.errors import UserError
+from boneage.networks import devices
 from boneage.networks.training import AgeTask, LocalizerTask
 from boneage.pipeline import open_run, run
 from boneage.predictor import COLUMNS, Patient, Predictor, collect, write_predictions
 from boneage.run_folder import read_json
+from boneage.stages.plan import plan_stages
 
 QUIET = Console(quiet=True)
 
@@ -113,6 +116,51 @@ def test_changed_region_rule_trains_again_only_what_saw_the_region(copied: Path)
     run(load_config("smoke", ["localization.component=peak"]), copied, QUIET, until="localize")
     changed = {name for name, time in _written(copied).items() if time != before[name]}
     assert changed == {"attention-region2/network.safetensors"}
+
+
+def test_results_of_other_networks_do_not_stay(copied: Path) -> None:
+    results = [copied / name for name in ("metrics.json", "predictions.csv", "report.html")]
+    run(load_config("smoke"), copied, QUIET, until="localize")
+    assert all(path.exists() for path in results)
+    run(load_config("smoke", ["training.weight=3"]), copied, QUIET, until="localize")
+    assert not any(path.exists() for path in results)
+
+
+def test_a_moved_run_goes_on_with_its_own_images(copied: Path) -> None:
+    """Where it lay before, there may be other images by now."""
+    moved = copied.rename(copied.with_name("moved"))
+    other = load_config("smoke", ["phantom.seed=1"])
+    run(other, copied, QUIET, until="prepare")
+    before = np.load(moved / "crop" / "hand.npy")
+    run(load_config("smoke", ["localization.hand.margin=0.0001"]), moved, QUIET, until="crop")
+    after = np.load(moved / "crop" / "hand.npy")
+    assert np.abs(after.astype(float) - before).mean() < 2
+
+
+def test_other_images_of_the_same_names_and_sizes_are_noticed(
+    data_set: Callable[..., Path],
+) -> None:
+    data = data_set("1,100,True", "2,50,False")
+    keys = [plan_stages(load_config("rsna100"), data.parent / "run", data).prepared.key]
+    image = next(data.rglob("1.png"))
+    content = bytearray(image.read_bytes())
+    content[len(content) // 2] ^= 1
+    image.write_bytes(content)
+    keys.append(plan_stages(load_config("rsna100"), data.parent / "run", data).prepared.key)
+    image.unlink()
+    image.symlink_to("nowhere.png")
+    keys.append(plan_stages(load_config("rsna100"), data.parent / "run", data).prepared.key)
+    assert len(set(keys)) == 3
+
+
+def test_a_machine_without_the_accelerator_is_told_before_anything_runs(
+    smoke: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(devices._AVAILABLE, "cuda", lambda: False)
+    config = load_config("smoke", ["hardware.accelerator=cuda"])
+    with pytest.raises(UserError, match="this machine has no cuda"):
+        run(config, tmp_path / "run", QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_predict_reads_what_the_run_evaluated(finished: Path, tmp_path: Path) -> None:

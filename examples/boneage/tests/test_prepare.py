@@ -45,3 +45,10 @@ def test_boxes_in_another_frame_are_refused() -> None:
     boxes[1] = 200, 300, 500, 600
     with pytest.raises(UserError, match=r"the Hand box of 8 lies outside .* 80 x 100 pixels"):
         _check_boxes({"Hand": boxes}, ("7", "8"), shapes)
+
+
+def test_a_place_that_cannot_be_drawn_in_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="phantom: cannot be written"):
+        draw_phantom(FEW, tmp_path / "file" / "phantom", QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

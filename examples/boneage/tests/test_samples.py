@@ -163,3 +163,8 @@ def test_no_boxes_at_all() -> None:
 def test_boxes_of_none_of_the_ids_are_a_mistake() -> None:
     with pytest.raises(UserError, match=r"none of its ids \(1377\.png, \.\.\.\).*\(1377, \.\.\.\)"):
         truth_arrays(("1377", "1378"), {"Hand": {"1377.png": np.ones(4)}})
+
+
+def test_boxes_of_unknown_regions_only_are_a_mistake() -> None:
+    with pytest.raises(UserError, match=r"regions \(carpals, hand\) is one .*Hand.*Wrist"):
+        truth_arrays(("1",), {"hand": {"1": np.ones(4)}, "carpals": {"1": np.ones(4)}})

@@ -144,3 +144,15 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(tmp_path: Path, content: 
     with pytest.raises(UserError, match=r"last\.ckpt: the checkpoint is damaged .*; delete"):
         fit(_localizer("kl"), batches, batches, tmp_path, Hardware(accelerator="cpu"), keep="last")
     assert (checkpoints / "last.ckpt").read_bytes() == content
+
+
+def test_a_network_that_diverges_is_not_kept(tmp_path: Path) -> None:
+    months, images = np.arange(1.0, 9.0), np.zeros((8, 64, 64), np.uint8)
+    batches = loader(
+        RegionDataset([images], months, months > 4, np.arange(8)), batch_size=4, shuffle=False
+    )
+    task = _localizer("kl")
+    nn.init.constant_(task.network.train().head.weight, torch.nan)
+    with pytest.raises(UserError, match=r"diverged in epoch 1 .*lower schedule\.learning_rate"):
+        fit(task, batches, batches, tmp_path, Hardware(accelerator="cpu"), keep="last")
+    assert list(tmp_path.rglob("*.ckpt")) == []

@@ -129,13 +129,28 @@ def _workers(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        yield pool.map
-    except BrokenProcessPool:
-        raise UserError(
-            "a process that read images was ended from outside; run again with more memory free"
-        ) from None
+        with whole_pool("read"):
+            yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def whole_pool(did: str) -> Iterator[None]:
+    """Turns the end of a worker, as the system does it when memory runs out, into a message.
+
+    Args:
+        did: What the processes of the block did with images.
+
+    Raises:
+        UserError: If one of them was ended.
+    """
+    try:
+        yield
+    except BrokenProcessPool:
+        raise UserError(
+            f"a process that {did} images was ended from outside; run again with more memory free"
+        ) from None
 
 
 def _start_worker() -> None:

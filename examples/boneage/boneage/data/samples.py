@@ -28,7 +28,7 @@ class Samples:
         months: Ages, float32.
         male: Sexes, bool.
         shapes: Heights and widths in pixels, int64 (N, 2).
-        paths: The image files.
+        paths: The image files, from the data set's folder on.
         truth: Annotated boxes by name ("Hand", "Wrist", ...), float64 (N, 4) in pixels of the
             image; NaN where there is none.
     """
@@ -111,7 +111,7 @@ def truth_arrays(
     """Annotated boxes as one array a region, NaN where an image has none.
 
     Raises:
-        UserError: If there are boxes, but of none of the ids.
+        UserError: If there are boxes, but of none of the ids, or of no region that is known.
     """
     ids = tuple(ids)
     boxed = set().union(*boxes.values())
@@ -120,6 +120,13 @@ def truth_arrays(
             f"boxes.csv: none of its ids ({min(boxed)}, ...) is in the table of ages "
             f"({min(ids)}, ...); write them alike, or remove boxes.csv"
         )
+    known = {name for names in TRUTH.values() for name in names}
+    names = sorted(known & boxes.keys())
+    if boxed and not names:
+        raise UserError(
+            f"boxes.csv: none of its regions ({', '.join(sorted(boxes))}) is one that is scored "
+            f"({', '.join(sorted(known))}, or MCP joints for the Metacarpal); name them so, or "
+            "remove boxes.csv"
+        )
     none = np.full(4, np.nan)
-    names = sorted({name for names in TRUTH.values() for name in names} & boxes.keys())
     return {name: np.stack([boxes[name].get(id, none) for id in ids]) for name in names}

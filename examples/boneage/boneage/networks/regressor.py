@@ -63,10 +63,18 @@ class AgeNetwork(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor, sex: Tensor) -> AgePrediction:
-        """Images (N, R, S, S) uint8 and sex (N,), on any device -> their ages, on the CPU."""
+        """Images (N, R, S, S) uint8 and sex (N,), on any device -> their ages, on the CPU.
+
+        An unknown sex was never trained: its prediction is that of either, in equal parts.
+        """
         device = self.convolution.weight.device
-        ages = decode(self(to_float(images.to(device)), sex.to(device)), self.bins)
-        return AgePrediction(*(column.cpu() for column in ages))
+        images, sex = to_float(images.to(device)), sex.to(device)
+        output = self(images, sex)
+        unknown = sex == 0
+        if self.sex and unknown.any():
+            either = [self(images[unknown], sex[unknown] + sign) for sign in (1, -1)]
+            output[unknown] = _mixed(*either)
+        return AgePrediction(*(column.cpu() for column in decode(output, self.bins)))
 
     def _cells(self, size: int) -> int:
         training = self.features.training
@@ -93,6 +101,13 @@ class ScalarHead(nn.Module):
             features = torch.cat([features, self.covariate(covariates)], dim=1)
         months: Tensor = self.center + self.scale * self.linear(features)[:, 0]
         return months
+
+
+def _mixed(first: Tensor, second: Tensor) -> Tensor:
+    """The mean of two distributions, logits (N, K), or of two ages (N,)."""
+    if first.ndim == 1:
+        return (first + second) / 2
+    return torch.logaddexp(first.log_softmax(1), second.log_softmax(1))
 
 
 def decode(output: Tensor, bins: Bins) -> AgePrediction:

@@ -60,6 +60,15 @@ class _Task(lightning.LightningModule):
             images=augment(images, self.augmentation) if self.training else images
         )
 
+    def on_validation_start(self) -> None:
+        """Stop before a network that has diverged is kept."""
+        if not all(value.isfinite().all() for value in self.network.state_dict().values()):
+            raise UserError(
+                f"training diverged in epoch {self.current_epoch + 1} at a learning rate of "
+                f"{max(self.schedule.learning_rate):g}: the weights are no numbers any more; "
+                "lower schedule.learning_rate"
+            )
+
     def configure_optimizers(self) -> Any:
         plan = self.schedule
         kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
@@ -178,9 +187,7 @@ def fit(
         # Lightning's own use of torch.
         warnings.filterwarnings("ignore", ".*LeafSpec.*")
         trainer = _trainer(
-            accelerator=pick_device(hardware).type,
-            devices=1,
-            precision=hardware.precision,
+            hardware,
             max_epochs=sum(task.schedule.epochs),
             logger=CSVLogger(folder, name="log"),
             callbacks=[checkpoints, RichProgressBar(leave=False)],
@@ -199,9 +206,21 @@ def fit(
     return float(figures["val_mae"])
 
 
-def _trainer(**options: Any) -> lightning.Trainer:
+def check_hardware(hardware: Hardware) -> None:
+    """Check that networks can be trained so on this machine.
+
+    Raises:
+        UserError: If it lacks the accelerator, or that cannot do the precision.
+    """
+    _trainer(hardware, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+
+
+def _trainer(hardware: Hardware, **options: Any) -> lightning.Trainer:
+    device = pick_device(hardware).type
     try:
-        return lightning.Trainer(**options)
+        return lightning.Trainer(
+            accelerator=device, devices=1, precision=hardware.precision, **options
+        )
     except MisconfigurationException as error:
         raise UserError(f"hardware: {error}") from None
 

@@ -16,7 +16,12 @@ from boneage.stages.prepare import whole_path
 
 
 def crop(
-    config: Config, stage: Stage, prepared: Stage, localized: dict[str, Stage], console: Console
+    config: Config,
+    stage: Stage,
+    data: Path,
+    prepared: Stage,
+    localized: dict[str, Stage],
+    console: Console,
 ) -> None:
     """Write one `<region>.npy` (N, S, S) uint8 for each region, cut at full resolution."""
     samples = Samples.load(prepared.folder)
@@ -26,7 +31,8 @@ def crop(
     ]
     with Progress(console=console) as progress:
         bar = progress.add_task("cropping originals", total=len(samples))
-        write_views(samples.paths, views, config.contrast, lambda done: progress.advance(bar, done))
+        paths = [data / path for path in samples.paths]
+        write_views(paths, views, config.contrast, lambda done: progress.advance(bar, done))
 
 
 def crop_path(stage: Stage, prepared: Stage, region: str, config: Config) -> Path:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from boneage import phantom
 from boneage.config import Config, PhantomData
 from boneage.data.boxes import read_boxes
-from boneage.data.cache import View, write_views
+from boneage.data.cache import View, whole_pool, write_views
 from boneage.data.samples import Samples, truth_arrays
 from boneage.data.splits import split_ids, write_split
 from boneage.data.tables import Radiograph, read_table
@@ -48,7 +48,7 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
             lambda done: progress.advance(bar, done),
         )
     _check_boxes(truth, ids, shapes)
-    _samples(radiographs, parts, shapes, truth).save(stage.folder)
+    _samples(data, radiographs, parts, shapes, truth).save(stage.folder)
     counts = ", ".join(f"{part} {count}" for part, count in Counter(parts.values()).items())
     console.print(f"{len(ids)} radiographs: {counts}")
 
@@ -71,9 +71,10 @@ def draw_phantom(config: PhantomData, folder: Path, console: Console) -> None:
             shutil.rmtree(folder / IMAGES, ignore_errors=True)
             for name in (LABELS, BOXES, ABOUT):
                 (folder / name).unlink(missing_ok=True)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder}: holds something else already; name a new folder")
-    with Progress(console=console) as progress:
+    with writing(folder):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(f"{folder}: holds something else already; name a new folder")
+    with Progress(console=console) as progress, writing(folder), whole_pool("drew"):
         bar = progress.add_task("drawing phantoms", total=config.count)
         phantom.write_dataset(
             folder,
@@ -111,6 +112,7 @@ def _sizes(config: Config) -> list[int]:
 
 
 def _samples(
+    data: Path,
     radiographs: list[Radiograph],
     parts: dict[str, str],
     shapes: np.ndarray,
@@ -122,6 +124,6 @@ def _samples(
         months=np.array([radiograph.months for radiograph in radiographs], dtype=np.float32),
         male=np.array([radiograph.male for radiograph in radiographs]),
         shapes=shapes,
-        paths=tuple(radiograph.path.resolve() for radiograph in radiographs),
+        paths=tuple(radiograph.path.relative_to(data) for radiograph in radiographs),
         truth=truth,
     )
