@@ -112,18 +112,14 @@ class _Samples(NamedTuple):
         """Weights of every pixel, (N, 1, L, pixels)."""
         return self.weights(torch.arange(self.pixels, device=self.centers.device)).unsqueeze(1)
 
-    def taps(self) -> tuple[slice, Tensor, Tensor]:
-        """For one image: the pixels in reach of any sample, and those of each with their weights.
-
-        The latter are (L, K) places within the former.
-        """
+    def taps(self) -> tuple[Tensor, Tensor]:
+        """The pixels in reach of each sample and their weights, both (L, K), for one image."""
         centers, reach = self.centers.detach(), self.reach.detach()
         # A box far larger than the image reads all of it, and no more.
         count = math.ceil(min(2 * float(reach), self.pixels))
         first = (centers - reach + 0.5).floor().clamp(0, self.pixels - count).long()
         places = first.unsqueeze(2) + torch.arange(count)
-        read = slice(int(places[0, 0, 0]), int(places[0, -1, -1]) + 1)
-        return read, places[0] - read.start, self.weights(places)[0]
+        return places[0], self.weights(places)[0]
 
 
 def _samples(
@@ -151,9 +147,10 @@ def _average_by_products(images: Tensor, rows: _Samples, columns: _Samples) -> T
 
 def _average_by_taps(image: Tensor, rows: _Samples, columns: _Samples) -> Tensor:
     """Of one image (C, H, W)."""
-    (top, *down), (left, *across) = rows.taps(), columns.taps()
-    halfway = _sum_rows(image[:, top, left], *down)
-    return _sum_rows(halfway.mT, *across).mT
+    halfway = _sum_rows(image, *rows.taps())
+    places, weights = columns.taps()
+    first, last = int(places[0, 0]), int(places[-1, -1])  # the columns that are read
+    return _sum_rows(halfway[:, :, first : last + 1].mT, places - first, weights).mT
 
 
 def _sum_rows(image: Tensor, places: Tensor, weights: Tensor) -> Tensor:
