@@ -198,9 +198,10 @@ def _peak(found: _LevelSet) -> Tensor:
 def _measure(found: _LevelSet, size: Size) -> ComponentSizes:
     if not found.snap:
         return component_areas(found.lattice, found.inside, found.labels)
-    tallest = size[0]
     if isinstance(size, Tensor):
-        tallest = max(int(size[:, 0].max()), 1) if size.shape[0] else 1
+        tallest = int(torch.cat((size.new_ones(1), size[:, 0])).max())
+    else:
+        tallest = size[0]
     pixels = count_pixels(found.maps, found.levels, found.sizes, tallest, found.lattice.columns)
     return component_pixels(pixels, found.lattice, found.starts[1], found.inside, found.labels)
 

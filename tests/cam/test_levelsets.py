@@ -358,6 +358,12 @@ def test_images_without_size_have_no_region(component: str, snap: bool) -> None:
     assert (boxes[[0, 2]] == 0).all()
 
 
+def test_no_images_with_sizes_of_their_own() -> None:
+    boxes, valid = levelset_boxes(torch.rand(0, 4, 5), 0.5, torch.zeros(0, 2), snap=True)
+    assert boxes.shape == (0, 4)
+    assert valid.shape == (0,)
+
+
 def test_no_images() -> None:
     for snap in (True, False):
         boxes, valid = levelset_boxes(torch.zeros(0, 5, 5), 0.5, (50, 50), snap=snap)

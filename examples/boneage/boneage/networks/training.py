@@ -177,8 +177,6 @@ def fit(
         save_last=True,
         enable_version_counter=False,
     )
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings(), writing(folder):
         # The images are memory maps read whole batches at a time: workers would only copy them.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -217,6 +215,8 @@ def check_hardware(hardware: Hardware) -> None:
 
 def _trainer(hardware: Hardware, **options: Any) -> lightning.Trainer:
     device = pick_device(hardware).type
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return lightning.Trainer(
             accelerator=device, devices=1, precision=hardware.precision, **options
