@@ -80,14 +80,19 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
 
 
+def is_count(value: object, least: int = 1) -> bool:
+    """Whether a value is a whole number that is large enough."""
+    # Whole numbers are what can be an index: numpy's and a compiler's are among them.
+    return hasattr(value, "__index__") and value >= least  # type: ignore[operator]
+
+
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Check that a number is whole and large enough.
 
     Raises:
         ValueError: If it is not.
     """
-    # Whole numbers are what can be an index: numpy's and a compiler's are among them.
-    if not hasattr(value, "__index__") or value < least:
+    if not is_count(value, least):
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
 

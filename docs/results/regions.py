@@ -13,7 +13,7 @@ from boneage.config import REGIONS
 from boneage.data import splits
 from boneage.data.images import even_contrast, read_radiograph
 from boneage.data.samples import Samples
-from boneage.pipeline import open_run
+from boneage.pipeline import data_folder, open_run
 from boneage.run_folder import read_array
 from boneage.stages.localize import Found
 
@@ -26,7 +26,7 @@ NAMES = dict(zip(REGIONS, ("hand", "Region 1", "Region 2"), strict=True))
 def draw(run: Path, picture: Path) -> None:
     """Read what the run left, and write the picture."""
     config, stages = open_run(run)
-    data = config.data or run / "phantom"
+    data = data_folder(config, run)
     samples = Samples.load(stages.prepared.folder)
     rows = samples.boxed_rows("Wrist", splits.BOXES_SCORE)[:COUNT]
     shapes = torch.from_numpy(samples.shapes[rows])

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_same_length, check_tensor
+from ldlcam._check import check_same_length, check_tensor, is_count
 from ldlcam._precision import upcast
 
 Size = tuple[int, int] | Tensor
@@ -244,8 +244,7 @@ def proper_boxes(boxes: Tensor) -> Tensor:
 def check_size(name: str, size: object) -> tuple[int, int]:
     """The (height, width) given as an argument, checked."""
     sides = size if isinstance(size, (tuple, list, torch.Size)) else ()
-    # Whole numbers are what can be an index: numpy's and a compiler's are among them.
-    if len(sides) == 2 and all(hasattr(side, "__index__") and side >= 1 for side in sides):
+    if len(sides) == 2 and all(is_count(side) for side in sides):
         return sides[0], sides[1]
     raise ValueError(f"{name}: expected (height, width), whole numbers of at least 1, got {size!r}")
 

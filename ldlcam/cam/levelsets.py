@@ -199,6 +199,7 @@ def _measure(found: _LevelSet, size: Size) -> ComponentSizes:
     if not found.snap:
         return component_areas(found.lattice, found.inside, found.labels)
     if isinstance(size, Tensor):
+        # At least 1, also of no images.
         tallest = int(torch.cat((size.new_ones(1), size[:, 0])).max())
     else:
         tallest = size[0]

@@ -274,6 +274,10 @@ class Config(Section):
     bootstrap: int = Field(2000, ge=100)
     seed: Seed = 0
 
+    def for_model(self, model: Model) -> Config:
+        """The same with the model's own seed, if it has one."""
+        return self if model.seed is None else self.model_copy(update={"seed": model.seed})
+
     def digest(self, *names: str) -> str:
         """Fingerprint of the named sections."""
         tree = self.model_dump(mode="json")

@@ -54,7 +54,7 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
     check_hardware(config.hardware)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    data = _data_folder(config, folder, console)
+    data = _get_data(config, folder, console)
     stages = plan_stages(config, folder, data)
     # Only now, so that a refused command leaves a run's own configuration alone.
     with atomic_path(folder / "config.yaml") as temporary:
@@ -124,13 +124,20 @@ def read_config(folder: Path) -> Config:
     return load_config(str(path))
 
 
-def _data_folder(config: Config, folder: Path, console: Console) -> Path:
-    if config.data is not None:
-        return config.data
-    if config.phantom is None:
-        raise UserError(f"preset {config.preset}: made for real radiographs; name them by --data")
-    draw_phantom(config.phantom, folder / "phantom", console)
-    return folder / "phantom"
+def data_folder(config: Config, folder: Path) -> Path:
+    """Where a run's radiographs lie: the data set that was named, or the phantom in its folder."""
+    return folder / "phantom" if config.data is None else config.data
+
+
+def _get_data(config: Config, folder: Path, console: Console) -> Path:
+    data = data_folder(config, folder)
+    if config.data is None:
+        if config.phantom is None:
+            raise UserError(
+                f"preset {config.preset}: made for real radiographs; name them by --data"
+            )
+        draw_phantom(config.phantom, data, console)
+    return data
 
 
 def open_run(folder: Path) -> tuple[Config, RunStages]:

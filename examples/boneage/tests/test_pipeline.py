@@ -141,15 +141,19 @@ def test_other_images_of_the_same_names_and_sizes_are_noticed(
     data_set: Callable[..., Path],
 ) -> None:
     data = data_set("1,100,True", "2,50,False")
-    keys = [plan_stages(load_config("rsna100"), data.parent / "run", data).prepared.key]
+
+    def key() -> str:
+        return plan_stages(load_config("rsna100"), data.parent / "run", data).prepared.key
+
+    keys = [key()]
     image = next(data.rglob("1.png"))
     content = bytearray(image.read_bytes())
     content[len(content) // 2] ^= 1
     image.write_bytes(content)
-    keys.append(plan_stages(load_config("rsna100"), data.parent / "run", data).prepared.key)
+    keys.append(key())
     image.unlink()
     image.symlink_to("nowhere.png")
-    keys.append(plan_stages(load_config("rsna100"), data.parent / "run", data).prepared.key)
+    keys.append(key())
     assert len(set(keys)) == 3
 
 

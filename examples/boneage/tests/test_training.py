@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from boneage.config import (
     Backbone,
@@ -34,6 +35,13 @@ def _batch(count: int = 4, size: int = 64) -> Batch:
     torch.manual_seed(1)
     months = torch.tensor([3.0, 9.5, 15.0, 24.0])[:count]
     return Batch(torch.rand(count, 1, size, size), months, torch.ones(count))
+
+
+def _batches() -> DataLoader[Batch]:
+    months, images = np.arange(1.0, 9.0), np.zeros((8, 64, 64), np.uint8)
+    return loader(
+        RegionDataset([images], months, months > 4, np.arange(8)), batch_size=4, shuffle=False
+    )
 
 
 def _localizer(loss: str) -> LocalizerTask:
@@ -137,20 +145,14 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(tmp_path: Path, content: 
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
     (checkpoints / "last.ckpt").write_bytes(content)
-    months, images = np.arange(1.0, 9.0), np.zeros((8, 64, 64), np.uint8)
-    batches = loader(
-        RegionDataset([images], months, months > 4, np.arange(8)), batch_size=4, shuffle=False
-    )
+    batches = _batches()
     with pytest.raises(UserError, match=r"last\.ckpt: the checkpoint is damaged .*; delete"):
         fit(_localizer("kl"), batches, batches, tmp_path, Hardware(accelerator="cpu"), keep="last")
     assert (checkpoints / "last.ckpt").read_bytes() == content
 
 
 def test_a_network_that_diverges_is_not_kept(tmp_path: Path) -> None:
-    months, images = np.arange(1.0, 9.0), np.zeros((8, 64, 64), np.uint8)
-    batches = loader(
-        RegionDataset([images], months, months > 4, np.arange(8)), batch_size=4, shuffle=False
-    )
+    batches = _batches()
     task = _localizer("kl")
     nn.init.constant_(task.network.train().head.weight, torch.nan)
     with pytest.raises(UserError, match=r"diverged in epoch 1 .*lower schedule\.learning_rate"):

@@ -57,8 +57,14 @@ class AgeNetwork(nn.Module):
 
     def forward(self, images: Tensor, sex: Tensor) -> Tensor:
         """Images (N, R, S, S) in [0, 1], sex (N,): +1, -1, 0 unknown -> logits (N, K) or (N,)."""
-        features = self.pool(self.convolution(self.features(images))).flatten(1)
-        output: Tensor = self.head(features, sex[:, None] if self.sex else None)
+        return self._read(self._look(images), sex)
+
+    def _look(self, images: Tensor) -> Tensor:
+        """What is to be seen, whatever the sex."""
+        return self.pool(self.convolution(self.features(images))).flatten(1)
+
+    def _read(self, seen: Tensor, sex: Tensor) -> Tensor:
+        output: Tensor = self.head(seen, sex[:, None] if self.sex else None)
         return output
 
     @torch.no_grad()
@@ -68,11 +74,11 @@ class AgeNetwork(nn.Module):
         An unknown sex was never trained: its prediction is that of either, in equal parts.
         """
         device = self.convolution.weight.device
-        images, sex = to_float(images.to(device)), sex.to(device)
-        output = self(images, sex)
+        seen, sex = self._look(to_float(images.to(device))), sex.to(device)
+        output = self._read(seen, sex)
         unknown = sex == 0
         if self.sex and unknown.any():
-            either = [self(images[unknown], sex[unknown] + sign) for sign in (1, -1)]
+            either = [self._read(seen[unknown], sex[unknown] + sign) for sign in (1, -1)]
             output[unknown] = _mixed(*either)
         return AgePrediction(*(column.cpu() for column in decode(output, self.bins)))
 

@@ -86,8 +86,8 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
 
     def model_stage(model: Model) -> Stage:
         seen = data_key if model.regions == ("whole",) else crop_key
-        own = config if model.seed is None else config.model_copy(update={"seed": model.seed})
-        own_key = _key(seen, shared, model.model_dump(exclude={"seed"}), _learned_with(own))
+        own = model.model_dump(exclude={"seed"}), _learned_with(config.for_model(model))
+        own_key = _key(seen, shared, *own)
         return Stage(folder / f"model-{model.name}", own_key)
 
     return RunStages(

@@ -30,7 +30,7 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
         read_array(crop_path(cropped, prepared, region, config), mapped=True)
         for region in model.regions
     ]
-    seed = config.seed if model.seed is None else model.seed
+    seed = config.for_model(model).seed
     lightning.seed_everything(seed, verbose=False)
     network = AgeNetwork(plan, model, config.bins)
     learn, choose = (
