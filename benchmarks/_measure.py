@@ -1,5 +1,6 @@
 """Time several ways to compute one thing, in turns, and write down how they compare."""
 
+import gc
 import json
 import os
 import platform
@@ -45,6 +46,25 @@ def compare(
         "ours": ours,
         "times_as_fast_as": {name: round(ratio, 3) for name, ratio in ratios.items()},
     }
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """How much more memory than before a call takes at its height, on Linux.
+
+    Only what is large enough to come from the system and go back to it (32 MiB) is seen.
+    """
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the height begins anew
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{field}:"):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"no {field} in /proc/self/status")
 
 
 def show(title: str, result: dict[str, Any]) -> None:

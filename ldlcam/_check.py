@@ -80,6 +80,16 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
 
 
+def check_nonnegative(name: str, value: float) -> None:
+    """Check that a number is finite and at least zero.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+
+
 def is_count(value: object, least: int = 1) -> bool:
     """Whether a value is a whole number that is large enough."""
     # Whole numbers are what can be an index: numpy's and a compiler's are among them.
@@ -104,6 +114,16 @@ def check_fraction(name: str, value: float) -> None:
     """
     if isinstance(value, list | tuple) or not 0 < value <= 1:
         raise ValueError(f"{name}: expected a number in (0, 1], got {value!r}")
+
+
+def check_open_fraction(name: str, value: float) -> None:
+    """Check that a number is in (0, 1).
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: expected a number in (0, 1), got {value!r}")
 
 
 def check_same_length(**tensors: Tensor) -> None:

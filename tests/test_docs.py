@@ -96,7 +96,8 @@ def test_readme_lists_every_public_name() -> None:
 
 def test_pictures_are_those_that_the_code_draws(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    runpy.run_path(str(ROOT / "docs/pictures.py"))["main"](tmp_path)
+    for script in ("pictures.py", "pictures_ldl.py"):
+        runpy.run_path(str(ROOT / "docs" / script))["main"](tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}
     assert drawn == {path.name for path in (ROOT / "docs/pictures").iterdir()}
 

@@ -1,21 +1,21 @@
 """From values to the label distributions that stand for them."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_choice, check_positive, check_tensor
+from ldlcam._check import check_choice, check_tensor
 from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins
+from ldlcam.ldl.log_labels import LAPLACE, log_labels, log_mass
 
-ENDS = ("renormalize", "preserve_mean", "extend", "error")
-
-# Values further outside of the bins than this many standard deviations count as this far.
-_FAR = 100.0
-# In equal bins the mean is right to 1e-7 after 8 steps as a rule and 14 for a sigma of a tenth of
-# a bin; the rest are for uneven bins, with sigmas down to a four-hundredth of the widest step.
-_NEWTON_STEPS = 24
+# How much each published label of one Gaussian, sampled at bins 1 wide, sums to.
+SCALES: dict[str, Callable[[float], float]] = {
+    "paper": math.sqrt,
+    "code": lambda sigma: math.sqrt(2 * math.pi) * sigma,
+}
 
 
 def gaussian_labels(
@@ -80,7 +80,89 @@ def gaussian_labels(
         1 / sqrt(2 pi delta) makes rows sum to 3.87 at delta = 15; here they sum to 1 and `sigma`
         (its delta) is the standard deviation.
     """
-    logs, present = gaussian_log_labels(values, bins, sigma, ends=ends, integrate=integrate)
+    logs, present = log_labels(values, bins, sigma, ends=ends, integrate=integrate)
+    return torch.where(present[:, None], logs.exp(), 0.0)
+
+
+def published_gaussian_labels(
+    values: Tensor, bins: Bins, sigma: float, *, scale: str = "paper"
+) -> Tensor:
+    """Gaussian labels that do not sum to 1, at the scales of the paper and of its authors' code.
+
+    They are for reproducing published figures: under a divergence, what a row sums to is a weight
+    of its own, and rows at the ends of the range weigh less than others.
+
+    Args:
+        values: Values (N,), real, in the unit of the bins. NaN or infinite is missing.
+        bins: The bins, K of them; the published ones are 1 wide.
+        sigma: Standard deviation, in the unit of the bins.
+        scale: `"paper"`: exp(-z^2 / 2) / sqrt(2 pi sigma), as Eq. 11 is printed; a row sums to
+            sqrt(sigma) in the middle of the range. `"code"`: exp(-z^2 / 2), with a peak of 1; it
+            sums to sqrt(2 pi) sigma. (z is the distance from the value, in sigmas.)
+
+    Returns:
+        Labels (N, K), float64 for float64 values and float32 otherwise. The row of a missing
+        value is all zeros.
+
+    Raises:
+        TypeError: If `values` is not a real tensor.
+        ValueError: If its shape is not (N,), `sigma` is not above 0, or `scale` is another word.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import Bins, published_gaussian_labels
+        >>> ages = torch.tensor([5.0, 120.0])
+        >>> published_gaussian_labels(ages, Bins(1, 240, unit="months"), 15.0).sum(-1)
+        tensor([2.3932, 3.8730])
+
+    References:
+        Chen et al., arXiv:2006.00202, Eq. 11, and the function `GaussLabel` of the authors' code,
+        which no loss of theirs calls.
+    """
+    check_choice("scale", scale, tuple(SCALES))
+    logs, present = log_labels(values, bins, sigma)
+    values = torch.where(present, upcast(values), bins.first)
+    logs = logs + (log_mass(values, bins, sigma) + math.log(SCALES[scale](sigma)))[:, None]
+    return torch.where(present[:, None], logs.exp(), 0.0)
+
+
+def laplace_labels(
+    values: Tensor,
+    bins: Bins,
+    scale: float | Tensor,
+    *,
+    ends: str = "renormalize",
+    integrate: bool = False,
+) -> Tensor:
+    """Laplace label distributions: more pointed than Gaussians, with longer tails.
+
+    Args:
+        values: Values (N,), real, in the unit of the bins. NaN or infinite is missing.
+        bins: The bins, K of them.
+        scale: The distance at which the density has fallen to 1 / e of its peak, in the unit of
+            the bins; the standard deviation is sqrt(2) times that. A number, or (N,) for one per
+            value.
+        ends: What happens at the ends of the range, as in `gaussian_labels`.
+        integrate: Whether to integrate the density over each bin instead of sampling it at the
+            centre.
+
+    Returns:
+        Probabilities (N, K), float64 for float64 values and float32 otherwise. The row of a
+        missing value is all zeros.
+
+    Raises:
+        TypeError: If `values` or `scale` are of another type.
+        ValueError: As in `gaussian_labels`.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import Bins, laplace_labels
+        >>> laplace_labels(torch.tensor([3.0]), Bins(1, 5), 1.0)
+        tensor([[0.0675, 0.1834, 0.4984, 0.1834, 0.0675]])
+    """
+    logs, present = log_labels(
+        values, bins, scale, peak=LAPLACE, ends=ends, integrate=integrate, name="scale"
+    )
     return torch.where(present[:, None], logs.exp(), 0.0)
 
 
@@ -137,124 +219,66 @@ def triangular_labels(
     return torch.where(present[:, None], labels, 0.0)
 
 
-def gaussian_log_labels(
-    values: Tensor,
-    bins: Bins,
-    sigma: float | Tensor,
-    *,
-    ends: str = "renormalize",
-    integrate: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Logs of the label distributions (N, K), all finite, and which values are present (N,).
+def one_hot_labels(values: Tensor, bins: Bins) -> Tensor:
+    """All probability in the bin of the value.
 
-    The logs are analytic: the log of a probability that has underflown to 0 would be -inf, and
-    0 * -inf in a divergence is NaN.
+    Args:
+        values: Values (N,), real, in the unit of the bins. Those outside count as the end bins.
+            NaN or infinite is missing.
+        bins: The bins, K of them.
+
+    Returns:
+        Probabilities (N, K), float64 for float64 values and float32 otherwise. The row of a
+        missing value is all zeros.
+
+    Raises:
+        TypeError: If `values` is not a real tensor.
+        ValueError: If its shape is not (N,).
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import Bins, one_hot_labels
+        >>> one_hot_labels(torch.tensor([2.0, 3.25]), Bins(1, 4))
+        tensor([[0., 1., 0., 0.],
+                [0., 0., 1., 0.]])
     """
     check_tensor("values", values, "N", "real")
-    check_choice("ends", ends, ENDS)
+    values = upcast(values)
+    index = bins.index(values)[:, None]
+    chosen = index == torch.arange(len(bins), device=values.device)
+    return (chosen & values.isfinite()[:, None]).to(values.dtype)
+
+
+def two_hot_labels(values: Tensor, bins: Bins) -> Tensor:
+    """Linear interpolation between the two centres around the value: the label's mean is the value.
+
+    Args:
+        values: Values (N,), real, in the unit of the bins. Those outside of the end centres count
+            as the end centres. NaN or infinite is missing.
+        bins: The bins, K of them.
+
+    Returns:
+        Probabilities (N, K), float64 for float64 values and float32 otherwise. The row of a
+        missing value is all zeros.
+
+    Raises:
+        TypeError: If `values` is not a real tensor.
+        ValueError: If its shape is not (N,).
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import Bins, two_hot_labels
+        >>> two_hot_labels(torch.tensor([2.0, 3.25]), Bins(1, 4))
+        tensor([[0.0000, 1.0000, 0.0000, 0.0000],
+                [0.0000, 0.0000, 0.7500, 0.2500]])
+    """
+    check_tensor("values", values, "N", "real")
     values = upcast(values)
     centers = bins.centers_as(values.dtype, values.device)
-    edges = bins.edges_as(values.dtype, values.device)
-
-    spread = _spread(sigma, values, edges)
-    present = values.isfinite() & spread.isfinite()
-    # Replaced before any arithmetic: masking afterwards would leave NaN in the gradients.
-    values = torch.where(present, values, bins.first)[:, None]
-    spread = torch.where(present, spread, 1.0)[:, None]
-    if ends == "error":
-        _refuse_outside(values, bins)
-    if ends == "preserve_mean":
-        values = values.clamp(centers[:2].mean(), centers[-2:].mean())
-    else:
-        values = torch.maximum(values, bins.first - _FAR * spread)
-        values = torch.minimum(values, bins.last + _FAR * spread)
-
-    logs = _log_shares(values, spread, centers, edges, integrate)
-    if ends == "extend":
-        below = torch.special.log_ndtr((edges[0] - values) / spread)
-        above = torch.special.log_ndtr((values - edges[-1]) / spread)
-        first = torch.logaddexp(logs[:, :1], below)
-        last = torch.logaddexp(logs[:, -1:], above)
-        logs = torch.cat([first, logs[:, 1:-1], last], dim=-1)
-    if ends == "preserve_mean":
-        offsets = centers - values
-        tilt = _mean_preserving_tilt(logs, offsets, spread, edges)
-        if logs.requires_grad:
-            tilt = _with_gradient(tilt, logs, offsets, edges)
-        logs = logs + tilt * offsets
-    # Below the floor their exponentials would be denormal numbers, which are slow.
-    floor = math.log(torch.finfo(logs.dtype).tiny) + 1
-    return logs.log_softmax(-1).clamp(min=floor), present
-
-
-def _spread(sigma: float | Tensor, values: Tensor, edges: Tensor) -> Tensor:
-    """Standard deviation (N,) of each value, kept to where the arithmetic is finite."""
-    if isinstance(sigma, Tensor):
-        check_tensor("sigma", sigma, "N", "real", N=values.shape[0])
-        spread = sigma.to(values)
-    else:
-        check_positive("sigma", sigma)
-        spread = torch.full_like(values, sigma)
-    return spread.clamp(1e-6 * edges.diff().min(), 1e6 * (edges[-1] - edges[0]))
-
-
-def _refuse_outside(values: Tensor, bins: Bins) -> None:
-    low, high = bins.edges_as(torch.float64, torch.device("cpu"))[[0, -1]].tolist()
-    outside = values[(values < low) | (values > high)]
-    if len(outside):
-        raise ValueError(
-            f"values: expected all from {low:g} to {high:g} with ends='error', "
-            f"got {len(outside)} outside, the first {outside[0].item():g}"
-        )
-
-
-def _log_shares(
-    values: Tensor, spread: Tensor, centers: Tensor, edges: Tensor, integrate: bool
-) -> Tensor:
-    """Log of each bin's share (N, K) in a Gaussian of which some may be outside of the bins."""
-    if not integrate:
-        z = (centers - values) / spread
-        return edges.diff().log() - spread.log() - math.log(2 * math.pi) / 2 - z.square() / 2
-    z = (edges - values) / spread
-    low, high = z[:, :-1], z[:, 1:]
-    # The upper tail is mirrored into the lower one: there the log of the integral is exact.
-    mirror = low + high > 0
-    low, high = torch.where(mirror, -high, low), torch.where(mirror, -low, high)
-    log_high: Tensor = torch.special.log_ndtr(high)
-    ratio = torch.special.log_ndtr(low) - log_high
-    return log_high + torch.log(-torch.expm1(ratio.clamp(max=-torch.finfo(z.dtype).eps)))
-
-
-@torch.no_grad()
-def _mean_preserving_tilt(logs: Tensor, offsets: Tensor, spread: Tensor, edges: Tensor) -> Tensor:
-    """The tilt (N, 1) for which shares exp(logs + tilt * offsets) have a mean offset of 0.
-
-    The mean grows with the tilt and the variance is its slope: Newton's method, halving the
-    bracket instead wherever a step would leave it.
-    """
-    widths = edges.diff()
-    steepest = 2 + (widths.max() / widths.min()).log()
-    limit = 2 * (1 / spread + steepest / widths.min() + widths.max() / spread.square())
-    tilt, low, high = torch.zeros_like(spread), -limit, limit
-    for _ in range(_NEWTON_STEPS):
-        mean, variance = _tilted_moments(tilt, logs, offsets)
-        low = torch.where(mean < 0, tilt, low)
-        high = torch.where(mean < 0, high, tilt)
-        step = tilt - mean / variance.clamp(min=torch.finfo(mean.dtype).tiny)
-        tilt = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
-    return tilt
-
-
-def _with_gradient(tilt: Tensor, logs: Tensor, offsets: Tensor, edges: Tensor) -> Tensor:
-    """The same tilt, with its dependence on values and spread: that of one more Newton step."""
-    mean, variance = _tilted_moments(tilt, logs, offsets)
-    # Where a single bin holds all, no tilt moves the mean, and the step would be infinite.
-    least = 1e-6 * edges.diff().min().square()
-    return tilt - (mean - mean.detach()) / variance.detach().clamp(min=least)
-
-
-def _tilted_moments(tilt: Tensor, logs: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (N, 1) of the offsets with shares exp(logs + tilt * offsets)."""
-    shares = (logs + tilt * offsets).softmax(-1)
-    mean = (shares * offsets).sum(-1, keepdim=True)
-    return mean, (shares * (offsets - mean).square()).sum(-1, keepdim=True)
+    present = values.isfinite()
+    inside = torch.where(present, values, bins.first).clamp(bins.first, bins.last)[:, None]
+    below = (torch.searchsorted(centers, inside, right=True) - 1).clamp(max=len(bins) - 2)
+    share = (inside - centers[below]) / (centers[below + 1] - centers[below])
+    labels = values.new_zeros(len(values), len(bins))
+    labels = labels.scatter(1, below, 1 - share).scatter(1, below + 1, share)
+    return torch.where(present[:, None], labels, 0.0)

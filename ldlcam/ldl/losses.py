@@ -1,24 +1,29 @@
-"""Losses between logits over bins and the values they are to predict."""
+"""The expectation loss: the mean is to be right, and the distribution to look like its label."""
 
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ldlcam._check import check_choice, check_positive, check_tensor
-from ldlcam._precision import upcast
+from ldlcam._check import check_choice, check_nonnegative, check_positive
 from ldlcam.ldl.bins import Bins
-from ldlcam.ldl.labels import ENDS, gaussian_log_labels
-from ldlcam.ldl.prediction import expectation
-
-DISTANCES = ("l1", "l2", "smooth_l1")
-REDUCTIONS = ("mean", "sum", "none")
+from ldlcam.ldl.fused import Criterion, row_terms
+from ldlcam.ldl.labels import SCALES
+from ldlcam.ldl.log_labels import ENDS, log_mass, refuse_outside
+from ldlcam.ldl.loss_parts import (
+    DISTANCES,
+    REDUCTIONS,
+    present_targets,
+    reduce,
+    share_of_each,
+)
 
 
 class LossTerms(NamedTuple):
-    """The parts of the expectation loss: `total` is `distance` + weight * `divergence`."""
+    """The parts of the expectation loss: `total` is `distance` + weight * `divergence`.
+
+    Only `total` has a gradient.
+    """
 
     distance: Tensor
     """Between expectation and target, in the unit of the bins (for `"l2"`, its square)."""
@@ -41,6 +46,9 @@ class ExpectationLDLLoss(nn.Module):
         weight: Weight of the divergence; by default `sigma`.
         distance: `"l1"`, `"l2"` or `"smooth_l1"`.
         ends: What happens to labels at the ends of the range, as in `gaussian_labels`.
+        reverse: Whether to take KL(prediction, label) instead.
+        label_scale: `"probabilities"`, or what labels sum to where figures were published:
+            `"paper"` or `"code"`.
         reduction: `"mean"`, `"sum"` or `"none"`.
 
     Raises:
@@ -50,12 +58,12 @@ class ExpectationLDLLoss(nn.Module):
         >>> import torch
         >>> from ldlcam import Bins, ExpectationLDLLoss
         >>> bins = Bins(1, 240, unit="months")
-        >>> criterion = ExpectationLDLLoss(bins, sigma=15.0)
+        >>> criterion = ExpectationLDLLoss(bins, sigma=12.0)
         >>> logits = torch.zeros(3, 240, requires_grad=True)
-        >>> ages = torch.tensor([24.0, 120.0, float("nan")])
+        >>> ages = torch.tensor([36.0, 120.0, float("nan")])
         >>> criterion(logits, ages).backward()
         >>> criterion.terms(logits.detach(), ages)
-        LossTerms(distance=tensor(48.5000), divergence=tensor(1.4325), total=tensor(69.9871))
+        LossTerms(distance=tensor(42.5000), divergence=tensor(1.5813), total=tensor(61.4753))
     """
 
     def __init__(
@@ -66,16 +74,77 @@ class ExpectationLDLLoss(nn.Module):
         *,
         distance: str = "l1",
         ends: str = "renormalize",
+        reverse: bool = False,
+        label_scale: str = "probabilities",
         reduction: str = "mean",
     ) -> None:
         super().__init__()
-        _check_options(sigma, weight, distance, ends, reduction)
+        _check_options(sigma, weight, distance, ends, reverse, label_scale, reduction)
         self.bins = bins
         self.sigma = sigma
         self.weight = weight
         self.distance = distance
         self.ends = ends
+        self.reverse = reverse
+        self.label_scale = label_scale
         self.reduction = reduction
+
+    @classmethod
+    def paper(
+        cls, bins: Bins, sigma: float = 15.0, weight: float = 1.0, *, label_scale: str = "paper"
+    ) -> "ExpectationLDLLoss":
+        """The loss of Chen et al. with a `weight` that is the lambda of their Eq. 12.
+
+        Args:
+            bins: The bins; theirs are `Bins(1, 240, unit="months")`.
+            sigma: Standard deviation of the labels, their delta.
+            weight: Their lambda, for which they recommend 0.1 to 1.
+            label_scale: `"paper"`: labels as Eq. 11 is printed; in the middle of the range this is
+                a weight of sqrt(sigma) times lambda. `"code"`: as in the authors' code, where it
+                is sqrt(2 pi) sigma times lambda.
+
+        Returns:
+            The loss, with a mean over the batch where Eqs. 9 and 10 have a sum.
+
+        Example:
+            >>> import torch
+            >>> from ldlcam import Bins, ExpectationLDLLoss
+            >>> bins = Bins(1, 240, unit="months")
+            >>> theirs = ExpectationLDLLoss.paper(bins, weight=1.0)
+            >>> ours = ExpectationLDLLoss(bins, sigma=15.0, weight=15.0**0.5)
+            >>> logits = torch.zeros(1, 240, requires_grad=True)
+            >>> gradients = [
+            ...     torch.autograd.grad(loss(logits, torch.tensor([120.0])), logits)[0]
+            ...     for loss in (theirs, ours)
+            ... ]
+            >>> torch.allclose(*gradients)
+            True
+        """
+        return cls(bins, sigma, weight, label_scale=label_scale)
+
+    @classmethod
+    def dldl_v2(cls, bins: Bins, sigma: float = 2.0, weight: float = 1.0) -> "ExpectationLDLLoss":
+        """The loss of DLDL-v2 with a `weight` that is the lambda of its code.
+
+        Args:
+            bins: The bins, K of them; theirs are `Bins(0, 100, unit="years")`.
+            sigma: Standard deviation of the labels.
+            weight: Their lambda. Their divergence is a mean over bins as well, so it counts K
+                times less than one that is summed over them.
+
+        Returns:
+            The loss, with labels that sum to 1.
+
+        Example:
+            >>> from ldlcam import Bins, ExpectationLDLLoss
+            >>> ExpectationLDLLoss.dldl_v2(Bins(0, 100, unit="years")).weight == 1 / 101
+            True
+
+        References:
+            Gao et al., "Age Estimation Using Expectation of Label Distribution Learning",
+            IJCAI 2018.
+        """
+        return cls(bins, sigma, weight / len(bins))
 
     def forward(
         self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None
@@ -86,7 +155,11 @@ class ExpectationLDLLoss(nn.Module):
     def terms(
         self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None
     ) -> LossTerms:
-        """The loss and its two terms, each reduced as the loss is, for logging."""
+        """The loss and its two terms, each reduced as the loss is, for logging.
+
+        Only `total` has a gradient; `ExpectationLoss` and `LabelDivergenceLoss` are the terms with
+        gradients of their own.
+        """
         return _loss_terms(
             logits,
             target,
@@ -95,6 +168,8 @@ class ExpectationLDLLoss(nn.Module):
             self.weight,
             distance=self.distance,
             ends=self.ends,
+            reverse=self.reverse,
+            label_scale=self.label_scale,
             reduction=self.reduction,
             sample_weight=sample_weight,
         )
@@ -104,7 +179,8 @@ class ExpectationLDLLoss(nn.Module):
         weight = "sigma" if self.weight is None else f"{self.weight:g}"
         return (
             f"sigma={self.sigma:g}, weight={weight}, distance={self.distance!r}, "
-            f"ends={self.ends!r}, reduction={self.reduction!r}"
+            f"ends={self.ends!r}, reverse={self.reverse}, label_scale={self.label_scale!r}, "
+            f"reduction={self.reduction!r}"
         )
 
 
@@ -117,6 +193,8 @@ def expectation_ldl_loss(
     *,
     distance: str = "l1",
     ends: str = "renormalize",
+    reverse: bool = False,
+    label_scale: str = "probabilities",
     reduction: str = "mean",
     sample_weight: Tensor | None = None,
 ) -> Tensor:
@@ -137,6 +215,11 @@ def expectation_ldl_loss(
         distance: `"l1"`: absolute error; `"l2"`: squared error; `"smooth_l1"`: e^2 / 2b for an
             error e below b and e - b / 2 above, b being the mean step between the bins.
         ends: What happens to labels at the ends of the range, as in `gaussian_labels`.
+        reverse: Whether to take KL(prediction, label) instead, which asks for less probability
+            where the label has none rather than for more where it has much.
+        label_scale: `"probabilities"`, for labels that sum to 1; or `"paper"` or `"code"`, for
+            those of `published_gaussian_labels`, whose sum is a weight of its own. This needs
+            `ends="renormalize"` and no `reverse`.
         reduction: `"mean"`: over the present targets, weighted; `"sum"`; or `"none"`, (N,).
         sample_weight: Weights (N,), real, at least 0; by default 1 each.
 
@@ -152,15 +235,14 @@ def expectation_ldl_loss(
         >>> import torch
         >>> from ldlcam import Bins, expectation_ldl_loss
         >>> bins = Bins(1, 240, unit="months")
-        >>> expectation_ldl_loss(torch.zeros(2, 240), torch.tensor([24.0, 120.0]), bins, 15.0)
-        tensor(69.9871)
+        >>> expectation_ldl_loss(torch.zeros(2, 240), torch.tensor([36.0, 120.0]), bins, 12.0)
+        tensor(61.4753)
 
     References:
         Chen et al., arXiv:2006.00202, Eqs. 9, 10 and 12, with labels that sum to 1 and a mean
         over the batch instead of a sum. Eq. 11 as printed gives labels that sum to 3.87 at
-        sigma = 15, so a lambda of theirs is 3.87 times as large as a `weight` here. DLDL-v2
-        averages the divergence over bins as well: its lambda of 1 with 101 bins is a `weight` of
-        1 / 101.
+        sigma = 15, so a lambda of theirs acts like a `weight` 3.87 times as large here:
+        `ExpectationLDLLoss.paper` takes theirs, and `ExpectationLDLLoss.dldl_v2` that of DLDL-v2.
     """
     return _loss_terms(
         logits,
@@ -170,6 +252,8 @@ def expectation_ldl_loss(
         weight,
         distance=distance,
         ends=ends,
+        reverse=reverse,
+        label_scale=label_scale,
         reduction=reduction,
         sample_weight=sample_weight,
     ).total
@@ -184,56 +268,58 @@ def _loss_terms(
     *,
     distance: str,
     ends: str,
+    reverse: bool,
+    label_scale: str,
     reduction: str,
     sample_weight: Tensor | None,
 ) -> LossTerms:
-    _check_options(sigma, weight, distance, ends, reduction)
-    check_tensor("logits", logits, "N K", "floating", K=len(bins))
-    check_tensor("target", target, "N", "real", N=logits.shape[0])
-    logits = upcast(logits)
-    log_labels, present = gaussian_log_labels(target.to(logits.dtype), bins, sigma, ends=ends)
-    target = torch.where(present, target, bins.first).to(logits.dtype)
-    weights = present.to(logits.dtype)
-    if sample_weight is not None:
-        check_tensor("sample_weight", sample_weight, "N", "real", N=logits.shape[0])
-        weights = torch.where(present, sample_weight, 0).to(logits.dtype)
-
-    distances = _distance(expectation(logits, bins), target, distance, bins)
-    labels = log_labels.exp()
-    divergences = (labels * (log_labels - logits.log_softmax(-1))).sum(-1)
+    _check_options(sigma, weight, distance, ends, reverse, label_scale, reduction)
+    target, weights = present_targets(logits, target, bins, sample_weight)
+    if ends == "error":
+        refuse_outside(target, bins)
+        ends = "renormalize"
     if weight is None:
         weight = sigma**2 if distance == "l2" else sigma
-    totals = distances + weight * divergences
+    shares = share_of_each(weights, reduction)
+    of_divergence = weight * shares
+    log_sums = None
+    if label_scale != "probabilities":
+        # Of labels G that sum to S, sum G (log G - log p) is S times that of G / S, plus S log S.
+        log_sums = log_mass(target, bins, sigma) + math.log(SCALES[label_scale](sigma))
+        of_divergence = of_divergence * log_sums.exp()
+    criterion = Criterion(bins, sigma, ends, reverse, distance)
+    total, weighted, distances, divergences = row_terms(
+        logits, target, shares, of_divergence, criterion
+    )
+    if log_sums is not None:
+        divergences = log_sums.exp() * (divergences + log_sums)
+        total = total + (of_divergence * log_sums).sum()
+        weighted = weighted + of_divergence * log_sums
     return LossTerms(
-        *(_reduce(term, weights, reduction) for term in (distances, divergences, totals))
+        reduce(distances, shares, reduction),
+        reduce(divergences, shares, reduction),
+        weighted if reduction == "none" else total,
     )
 
 
 def _check_options(
-    sigma: float, weight: float | None, distance: str, ends: str, reduction: str
+    sigma: float,
+    weight: float | None,
+    distance: str,
+    ends: str,
+    reverse: bool,
+    label_scale: str,
+    reduction: str,
 ) -> None:
     check_positive("sigma", sigma)
-    if weight is not None and not 0 <= weight < math.inf:
-        raise ValueError(f"weight: expected a finite number of at least 0, got {weight!r}")
+    if weight is not None:
+        check_nonnegative("weight", weight)
     check_choice("distance", distance, DISTANCES)
     check_choice("ends", ends, ENDS)
+    check_choice("label_scale", label_scale, ("probabilities", *SCALES))
     check_choice("reduction", reduction, REDUCTIONS)
-
-
-def _distance(predicted: Tensor, target: Tensor, distance: str, bins: Bins) -> Tensor:
-    if distance == "l1":
-        return (predicted - target).abs()
-    if distance == "l2":
-        return (predicted - target).square()
-    mean_step = (bins.last - bins.first) / (len(bins) - 1)
-    return functional.smooth_l1_loss(predicted, target, beta=mean_step, reduction="none")
-
-
-def _reduce(terms: Tensor, weights: Tensor, reduction: str) -> Tensor:
-    terms = terms * weights
-    if reduction == "none":
-        return terms
-    if reduction == "sum":
-        return terms.sum()
-    total = weights.sum()
-    return terms.sum() / torch.where(total > 0, total, 1)
+    if label_scale != "probabilities" and (reverse or ends != "renormalize"):
+        raise ValueError(
+            f"label_scale: expected 'probabilities' with reverse={reverse} and ends={ends!r}, "
+            f"got {label_scale!r}"
+        )

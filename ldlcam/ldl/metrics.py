@@ -28,7 +28,55 @@ def mean_absolute_error(predictions: Tensor, targets: Tensor) -> Tensor:
         >>> mean_absolute_error(torch.tensor([10.0, 24.0, 30.0]), targets)
         tensor(2.5000)
     """
-    errors, present = _absolute_errors(predictions, targets)
+    errors, present = _errors(predictions, targets)
+    return errors.abs().where(present, 0).sum() / present.sum()
+
+
+def root_mean_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Root of the mean squared error, in the unit of the values.
+
+    Args:
+        predictions: Predicted values (N,), real.
+        targets: True values (N,), real, in the same unit. NaN is missing and left out.
+
+    Returns:
+        A scalar, as from `mean_absolute_error`.
+
+    Raises:
+        TypeError: If an argument is not a real tensor.
+        ValueError: If a shape is wrong.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import root_mean_squared_error
+        >>> root_mean_squared_error(torch.tensor([10.0, 24.0]), torch.tensor([11.0, 17.0]))
+        tensor(5.)
+    """
+    errors, present = _errors(predictions, targets)
+    return (errors.square().where(present, 0).sum() / present.sum()).sqrt()
+
+
+def mean_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Mean of prediction - target, the bias, in the unit of the values: above 0 if too high.
+
+    Args:
+        predictions: Predicted values (N,), real.
+        targets: True values (N,), real, in the same unit. NaN is missing and left out.
+
+    Returns:
+        A scalar, as from `mean_absolute_error`.
+
+    Raises:
+        TypeError: If an argument is not a real tensor.
+        ValueError: If a shape is wrong.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import mean_error
+        >>> mean_error(torch.tensor([10.0, 24.0]), torch.tensor([11.0, 20.0]))
+        tensor(1.5000)
+    """
+    errors, present = _errors(predictions, targets)
     return errors.where(present, 0).sum() / present.sum()
 
 
@@ -55,11 +103,11 @@ def cumulative_score(predictions: Tensor, targets: Tensor, k: float) -> Tensor:
         tensor(0.5000)
     """
     check_positive("k", k)
-    errors, present = _absolute_errors(predictions, targets)
-    return ((errors <= k) & present).to(errors.dtype).sum() / present.sum()
+    errors, present = _errors(predictions, targets)
+    return ((errors.abs() <= k) & present).to(errors.dtype).sum() / present.sum()
 
 
-def _absolute_errors(predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _errors(predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     check_tensor("predictions", predictions, "N", "real")
     check_tensor("targets", targets, "N", "real", N=predictions.shape[0])
-    return (upcast(predictions) - upcast(targets)).abs(), ~targets.isnan()
+    return upcast(predictions) - upcast(targets), ~targets.isnan()

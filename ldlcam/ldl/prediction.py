@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, constraints, register_kl
 from torch.nn import functional
 
-from ldlcam._check import check_fraction, check_tensor
+from ldlcam._check import check_choice, check_fraction, check_tensor
 from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins
 
@@ -51,9 +51,10 @@ class Interval(NamedTuple):
 class LabelDistribution(Distribution):
     """Predicted distributions of values, one for each row of logits.
 
-    `mean`, `mode` and `variance` are those of the probabilities at the bins' centres. Everything
-    else spreads a bin's probability evenly between its edges: the density is constant in each bin
-    and the cdf linear. (The two views differ in the variance, by a twelfth of a squared step.)
+    `mean`, `mode`, `variance` and `crps` are those of the probabilities at the bins' centres.
+    Everything else spreads a bin's probability evenly between its edges: the density is constant
+    in each bin and the cdf linear. (The two views differ in the variance, by a twelfth of a squared
+    step.)
 
     Arithmetic and results are in float32, or float64 if the logits are. `bins` and the normalized
     `logits` (..., K) are attributes; indexing gives the distributions of some rows.
@@ -78,6 +79,8 @@ class LabelDistribution(Distribution):
         Interval(low=tensor([76.2550]), high=tensor([115.7450]))
         >>> ages.cdf(120.0)
         tensor([0.9772])
+        >>> torch.distributions.kl_divergence(ages, ages)
+        tensor([0.])
 
     References:
         Chen et al., arXiv:2006.00202, Eqs. 7 and 8, for the mean.
@@ -167,6 +170,31 @@ class LabelDistribution(Distribution):
         """Value below which half of the probability lies, in the unit of the bins."""
         return self.quantile(0.5)
 
+    def decode(self, how: str = "mean") -> Tensor:
+        """One value for each distribution: its mean, median or mode, in the unit of the bins.
+
+        The mean has the least squared error and the median the least absolute error, if the
+        probabilities are right; the mode is one of the centres.
+
+        Args:
+            how: `"mean"`, `"median"` or `"mode"`.
+
+        Raises:
+            ValueError: If `how` is another word.
+        """
+        check_choice("how", how, ("mean", "median", "mode"))
+        return {"mean": self.mean, "median": self.median, "mode": self.mode}[how]
+
+    def tempered(self, temperature: Tensor | float) -> "LabelDistribution":
+        """The distributions of the logits divided by a temperature: above 1, they are wider.
+
+        Args:
+            temperature: Above 0; a number, or of the batch shape. `TemperatureScaling` finds one.
+        """
+        if isinstance(temperature, Tensor):
+            temperature = temperature.to(self.logits)[..., None]
+        return type(self)(self.logits / temperature, self.bins)
+
     @property
     def variance(self) -> Tensor:
         """Variance, in the squared unit of the bins; its root is `stddev`."""
@@ -249,20 +277,77 @@ class LabelDistribution(Distribution):
         """The same as `quantile`, under the name that `torch.distributions` gives it."""
         return self.quantile(value)
 
-    def interval(self, level: float) -> Interval:
-        """Central interval: the ends leave out the same share of the probability on both sides.
+    def interval(self, level: float, *, kind: str = "central") -> Interval:
+        """Interval that holds a share of the probability.
 
         Args:
             level: Share of the probability inside, in (0, 1].
+            kind: `"central"`: as much is left out below as above. `"shortest"`: the shortest that
+                holds as much, which of one peak is the region of highest density; at the ends of
+                the range it does not leave out the most probable values, as a central one may.
 
         Returns:
             `low` and `high`, each of the batch shape, in the unit of the bins.
 
         Raises:
-            ValueError: If `level` is not in (0, 1].
+            ValueError: If `level` is not in (0, 1] or `kind` is another word.
+
+        Example:
+            >>> import torch
+            >>> from ldlcam import Bins, LabelDistribution
+            >>> falling = LabelDistribution(torch.tensor([0.7, 0.2, 0.1]).log(), Bins(1, 3))
+            >>> falling.interval(0.75)
+            Interval(low=tensor(0.6786), high=tensor(2.3750))
+            >>> falling.interval(0.75, kind="shortest")
+            Interval(low=tensor(0.5000), high=tensor(1.7500))
         """
         check_fraction("level", level)
+        check_choice("kind", kind, ("central", "shortest"))
+        if kind == "shortest":
+            return self._shortest_interval(level)
         return Interval(self.quantile((1 - level) / 2), self.quantile((1 + level) / 2))
+
+    def crps(self, value: Tensor | float) -> Tensor:
+        """Continuous ranked probability score of the value, in the unit of the bins; 0 is best.
+
+        The integral of the squared gap between the cdf and that of the value itself. Of a
+        prediction that is all at one centre it is the absolute error.
+
+        Args:
+            value: A number, or values `(..., *batch_shape)`, in the unit of the bins.
+
+        Returns:
+            Scores, of the shape of `value` or, for a number, the batch shape; NaN for NaN.
+
+        Raises:
+            ValueError: If the last axes of `value` are not the batch shape.
+
+        References:
+            Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA
+            2007, for the distribution of the probabilities at the centres.
+        """
+        value = self._values("value", value)[..., None]
+        centers = self._centers()
+        steps = centers.diff()
+        at_most = self.probs.cumsum(-1)[..., :-1]
+        below = torch.minimum((value - centers[:-1]).clamp(min=0), steps)
+        between = at_most.square() * below + (1 - at_most).square() * (steps - below)
+        outside = (centers[:1] - value).clamp(min=0) + (value - centers[-1:]).clamp(min=0)
+        return between.sum(-1) + outside[..., 0]
+
+    def _shortest_interval(self, level: float) -> Interval:
+        """Shortest interval of those that begin or end at an edge: one of them is the shortest."""
+        edges = self._edges().expand(*self.batch_shape, -1).movedim(-1, 0)
+        below = self._cumulative().movedim(-1, 0)
+        low = torch.cat((edges, self.quantile(below - level)))
+        high = torch.cat((self.quantile(below + level), edges))
+        enough = torch.cat((below + level <= 1, below >= level))
+        # From the first edge on there always is enough.
+        enough[0] = True
+        length = torch.where(enough, high - low, torch.inf)
+        best = length.argmin(0, keepdim=True)
+        low, high = low.gather(0, best)[0], high.gather(0, best)[0]
+        return Interval(torch.where(high.isnan(), torch.nan, low), high)
 
     def _centers(self) -> Tensor:
         return self.bins.centers_as(self.logits.dtype, self.logits.device)
@@ -297,3 +382,12 @@ class LabelDistribution(Distribution):
         rows = table.reshape(batch, table.shape[-1]).contiguous()
         found = torch.searchsorted(rows, value.reshape(samples, batch).T.contiguous())
         return found.T.reshape(value.shape)
+
+
+@register_kl(LabelDistribution, LabelDistribution)  # type: ignore[no-untyped-call, untyped-decorator]
+def _kl_of_label_distributions(p: LabelDistribution, q: LabelDistribution) -> Tensor:
+    if p.bins != q.bins:
+        raise ValueError(f"q: expected the bins of p, {p.bins!r}, got {q.bins!r}")
+    # A bin without probability adds nothing, whatever the other says of it.
+    gaps = torch.where(p.logits > -torch.inf, p.logits - q.logits, 0)
+    return (p.probs * gaps).sum(-1)

@@ -15,6 +15,14 @@ except ImportError as error:
         "the functions of ldlcam do without"
     ) from error
 
+from ldlcam.metrics.distributions import (
+    CoverageByLevel,
+    DistributionSimilarityScores,
+    ExpectedCalibrationError,
+    IntervalCoverage,
+    MeanCRPS,
+)
+from ldlcam.metrics.groups import ByGroup
 from ldlcam.metrics.localization import (
     AveragePrecision,
     BoxAccuracy,
@@ -23,15 +31,28 @@ from ldlcam.metrics.localization import (
     PointingGame,
     ThresholdSweep,
 )
-from ldlcam.metrics.values import CumulativeScore, MeanAbsoluteError
+from ldlcam.metrics.values import (
+    CumulativeScore,
+    MeanAbsoluteError,
+    MeanError,
+    RootMeanSquaredError,
+)
 
 __all__ = [
     "AveragePrecision",
     "BoxAccuracy",
+    "ByGroup",
+    "CoverageByLevel",
     "CumulativeScore",
+    "DistributionSimilarityScores",
+    "ExpectedCalibrationError",
+    "IntervalCoverage",
     "MeanAbsoluteError",
+    "MeanCRPS",
+    "MeanError",
     "MeanIoU",
     "PixelAveragePrecision",
     "PointingGame",
+    "RootMeanSquaredError",
     "ThresholdSweep",
 ]

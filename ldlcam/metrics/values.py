@@ -5,7 +5,12 @@ from typing import Any
 from torch import Tensor
 
 from ldlcam._check import check_positive
-from ldlcam.ldl.metrics import cumulative_score, mean_absolute_error
+from ldlcam.ldl.metrics import (
+    cumulative_score,
+    mean_absolute_error,
+    mean_error,
+    root_mean_squared_error,
+)
 from ldlcam.metrics._mean import MeanOverImages
 
 
@@ -36,6 +41,68 @@ class MeanAbsoluteError(MeanOverImages):
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Take in a batch."""
         self._add(mean_absolute_error(predictions, targets), ~targets.isnan())
+
+    def compute(self) -> Tensor:
+        """The mean over all values that are present; NaN without any."""
+        return self.total / self.count
+
+
+class RootMeanSquaredError(MeanOverImages):
+    """Root of the mean squared error, in the unit of the values: `root_mean_squared_error`.
+
+    `update(predictions, targets)` takes what the function takes: (N,) each, where a target of NaN
+    is missing.
+
+    Args:
+        **kwargs: Those of every `torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam.metrics import RootMeanSquaredError
+        >>> metric = RootMeanSquaredError()
+        >>> metric.update(torch.tensor([10.0, 24.0]), torch.tensor([11.0, 17.0]))
+        >>> metric.compute()
+        tensor(5.)
+    """
+
+    higher_is_better = False
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Take in a batch."""
+        self._add(root_mean_squared_error(predictions, targets).square(), ~targets.isnan())
+
+    def compute(self) -> Tensor:
+        """The root over all values that are present; NaN without any."""
+        return (self.total / self.count).sqrt()
+
+
+class MeanError(MeanOverImages):
+    """Mean of prediction - target, the bias, in the unit of the values: `ldlcam.mean_error`.
+
+    `update(predictions, targets)` takes what the function takes: (N,) each, where a target of NaN
+    is missing.
+
+    Args:
+        **kwargs: Those of every `torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam.metrics import MeanError
+        >>> metric = MeanError()
+        >>> metric.update(torch.tensor([10.0, 24.0]), torch.tensor([11.0, 20.0]))
+        >>> metric.compute()
+        tensor(1.5000)
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Take in a batch."""
+        self._add(mean_error(predictions, targets), ~targets.isnan())
 
     def compute(self) -> Tensor:
         """The mean over all values that are present; NaN without any."""

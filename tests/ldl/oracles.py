@@ -31,6 +31,27 @@ def gaussian_label(
     return shares / shares.sum()
 
 
+def laplace_label(
+    value: float, centers: Array, edges: Array, scale: float, ends: str, integrate: bool
+) -> Array:
+    if integrate:
+        # differences of numbers near 1 do not resolve the tails
+        below, above = stats.laplace.cdf(edges, value, scale), stats.laplace.sf(edges, value, scale)
+        shares = np.where(centers < value, np.diff(below), -np.diff(above))
+    else:
+        shares = stats.laplace.pdf(centers, value, scale) * np.diff(edges)
+    if ends == "extend":
+        shares[0] += stats.laplace.cdf(edges[0], value, scale)
+        shares[-1] += stats.laplace.sf(edges[-1], value, scale)
+    return shares / shares.sum()
+
+
+def crps(value: float, probs: Array, centers: Array) -> float:
+    """By the energy form: E|X - y| - E|X - X'| / 2."""
+    gaps = np.abs(centers[:, None] - centers)
+    return float(probs @ np.abs(centers - value) - probs @ gaps @ probs / 2)
+
+
 def _moved_center(value: float, centers: Array, edges: Array, sigma: float) -> float:
     def bias(center: float) -> float:
         logs = stats.norm.logpdf(centers, center, sigma) + np.log(np.diff(edges))

@@ -1,11 +1,21 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldlcam.ldl import Bins, gaussian_labels, triangular_labels
-from ldlcam.ldl.labels import ENDS, gaussian_log_labels
+from ldlcam.ldl import (
+    Bins,
+    gaussian_labels,
+    laplace_labels,
+    one_hot_labels,
+    published_gaussian_labels,
+    triangular_labels,
+    two_hot_labels,
+)
+from ldlcam.ldl.log_labels import ENDS, log_labels
 from tests.ldl import oracles
 
 MONTHS = Bins(1, 240)
@@ -180,7 +190,7 @@ class TestHostileInputs:
                 assert labels.dtype == dtype
                 assert (labels >= 0).all()
                 torch.testing.assert_close(labels.sum(-1), torch.ones_like(far))
-                logs, _ = gaussian_log_labels(far, bins, sigma, ends=ends, integrate=integrate)
+                logs, _ = log_labels(far, bins, sigma, ends=ends, integrate=integrate)
                 assert logs.isfinite().all()
 
     @given(
@@ -295,11 +305,131 @@ class TestTriangular:
             triangular_labels(torch.zeros(2), MONTHS, width)
 
 
+class TestLaplace:
+    values = (-3.0, 0.5, 1.0, 5.0, 15.3, 120.0, 239.5, 244.0)
+
+    @pytest.mark.parametrize("scale", [0.4, 1.0, 10.0])
+    @pytest.mark.parametrize("integrate", [False, True])
+    @pytest.mark.parametrize("ends", ["renormalize", "extend"])
+    @pytest.mark.parametrize("bins", [MONTHS, UNEVEN], ids=repr)
+    def test_against_scipy(self, scale: float, integrate: bool, ends: str, bins: Bins) -> None:
+        values = torch.tensor(self.values, dtype=torch.float64).clamp(max=bins.last + 4)
+        got = laplace_labels(values, bins, scale, ends=ends, integrate=integrate)
+        for value, row in zip(values.tolist(), got.numpy(), strict=True):
+            want = oracles.laplace_label(value, *exact(bins), scale, ends, integrate)
+            np.testing.assert_allclose(row, want, rtol=1e-9, atol=1e-12)
+
+    @given(st.floats(allow_nan=True, allow_infinity=True, width=32), st.floats(0.1, 100), grids())
+    def test_always_a_distribution(self, value: float, scale: float, bins: Bins) -> None:
+        values = torch.tensor([value])
+        for ends in SCALED:
+            for integrate in (False, True):
+                label = laplace_labels(values, bins, scale, ends=ends, integrate=integrate)
+                assert (label >= 0).all()
+                torch.testing.assert_close(label.sum(-1), values.isfinite().float())
+
+    @pytest.mark.parametrize("integrate", [False, True])
+    def test_preserving_the_mean(self, integrate: bool) -> None:
+        values = torch.linspace(1.5, 239.5, 120, dtype=torch.float64)
+        for scale in (0.5, 3.0, 20.0):
+            got = laplace_labels(values, MONTHS, scale, ends="preserve_mean", integrate=integrate)
+            torch.testing.assert_close(means(got, MONTHS), values, atol=1e-6, rtol=0)
+
+    def test_one_scale_per_value(self) -> None:
+        got = laplace_labels(torch.tensor([7.0, 7.0]), MONTHS, torch.tensor([2.0, 5.0]))
+        for row, scale in zip(got, (2.0, 5.0), strict=True):
+            assert torch.equal(row, laplace_labels(torch.tensor([7.0]), MONTHS, scale)[0])
+
+    def test_gradients_are_finite(self) -> None:
+        values = torch.tensor([-1e6, 1.0, 100.0, torch.nan, 1e6], requires_grad=True)
+        for ends in SCALED:
+            for integrate in (False, True):
+                labels = laplace_labels(values, MONTHS, 2.0, ends=ends, integrate=integrate)
+                (labels * MONTHS.centers).sum().backward()
+                assert values.grad is not None
+                assert values.grad.isfinite().all()
+
+    def test_arguments(self) -> None:
+        with pytest.raises(ValueError, match="scale: expected a finite number above 0"):
+            laplace_labels(torch.zeros(2), MONTHS, 0.0)
+        with pytest.raises(ValueError, match=r"scale: expected shape \(N,\) with N = 2"):
+            laplace_labels(torch.zeros(2), MONTHS, torch.ones(3))
+
+
+class TestHot:
+    @given(st.floats(allow_nan=True, allow_infinity=True, width=32), grids())
+    def test_two_hot_keeps_the_mean(self, value: float, bins: Bins) -> None:
+        values = torch.tensor([value], dtype=torch.float64)
+        labels = two_hot_labels(values, bins)
+        assert (labels > 0).sum() <= 2
+        if values.isfinite().all():
+            assert labels.sum().item() == pytest.approx(1)
+            want = float(np.clip(value, bins.first, bins.last))
+            assert means(labels, bins).item() == pytest.approx(want, abs=1e-9 * abs(want) + 1e-9)
+        else:
+            assert (labels == 0).all()
+
+    def test_two_hot_against_numpy(self) -> None:
+        values = np.linspace(-2, 22, 97)
+        got = two_hot_labels(torch.from_numpy(values), UNEVEN).numpy()
+        for k in range(len(UNEVEN)):
+            want = np.interp(values, exact(UNEVEN)[0], np.eye(len(UNEVEN))[k])
+            np.testing.assert_allclose(got[:, k], want, atol=1e-12)
+
+    def test_one_hot_is_the_bin_of_the_value(self) -> None:
+        values = torch.tensor([-5.0, 0.4, 3.0, 13.9, 14.1, 99.0])
+        labels = one_hot_labels(values, UNEVEN)
+        assert labels.argmax(-1).tolist() == UNEVEN.index(values).tolist()
+        assert labels.sum(-1).tolist() == [1] * 6
+
+    @pytest.mark.parametrize("build", [one_hot_labels, two_hot_labels])
+    def test_missing_values_are_rows_of_zeros(self, build: Callable[..., torch.Tensor]) -> None:
+        labels = build(torch.tensor([torch.nan, 7.0, torch.inf, -torch.inf]), MONTHS)
+        assert labels.sum(-1).tolist() == [0, 1, 0, 0]
+        assert build(torch.zeros(0), MONTHS).shape == (0, 240)
+
+    def test_two_hot_has_a_gradient(self) -> None:
+        values = torch.tensor([0.3, 3.3, 15.0], dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda values: two_hot_labels(values, UNEVEN), values)
+
+
+class TestPublishedScales:
+    values = (1.0, 5.0, 15.0, 120.0, 240.0)
+
+    @pytest.mark.parametrize("sigma", [2.0, 15.0])
+    def test_against_the_formulas(self, sigma: float) -> None:
+        values = torch.tensor(self.values, dtype=torch.float64)
+        paper = published_gaussian_labels(values, MONTHS, sigma).numpy()
+        code = published_gaussian_labels(values, MONTHS, sigma, scale="code").numpy()
+        months = np.arange(1, 241)
+        for i, value in enumerate(self.values):
+            want = np.exp(-((months - value) ** 2) / (2 * sigma**2))
+            np.testing.assert_allclose(code[i], want, rtol=1e-10, atol=1e-30)
+            np.testing.assert_allclose(
+                paper[i], want / np.sqrt(2 * np.pi * sigma), rtol=1e-10, atol=1e-30
+            )
+
+    def test_what_rows_sum_to(self) -> None:
+        ages = torch.tensor([1.0, 5.0, 120.0, torch.nan])
+        paper = published_gaussian_labels(ages, MONTHS, 15.0).sum(-1)
+        code = published_gaussian_labels(ages, MONTHS, 15.0, scale="code").sum(-1)
+        torch.testing.assert_close(paper, torch.tensor([1.99, 2.39, 3.87, 0]), atol=0.01, rtol=0)
+        torch.testing.assert_close(code[2:], torch.tensor([37.6, 0]), atol=0.01, rtol=0)
+
+    def test_refuses_scales(self) -> None:
+        with pytest.raises(ValueError, match="scale: expected one of 'paper', 'code'"):
+            published_gaussian_labels(torch.zeros(2), MONTHS, 15.0, scale="Eq. 11")
+
+
 class TestArguments:
     def test_shapes_are_never_broadcast(self) -> None:
         for build in (
             lambda values: gaussian_labels(values, MONTHS, 15.0),
             lambda values: triangular_labels(values, MONTHS, 15.0),
+            lambda values: laplace_labels(values, MONTHS, 15.0),
+            lambda values: published_gaussian_labels(values, MONTHS, 15.0),
+            lambda values: one_hot_labels(values, MONTHS),
+            lambda values: two_hot_labels(values, MONTHS),
         ):
             with pytest.raises(ValueError, match=r"values: expected shape \(N,\), got \(8, 1\)"):
                 build(torch.zeros(8, 1))
@@ -335,10 +465,18 @@ class TestArguments:
         bins = Bins(1, 240).to(device)
         values = torch.linspace(0, 250, 7, device=device)
         sigma = torch.full_like(values, 15)
-        results = [triangular_labels(values, bins, 50.0)]
+        results = [
+            triangular_labels(values, bins, 50.0),
+            published_gaussian_labels(values, bins, 15.0),
+            one_hot_labels(values, bins),
+            two_hot_labels(values, bins),
+        ]
         for ends in SCALED:
             for integrate in (False, True):
-                results += [gaussian_labels(values, bins, sigma, ends=ends, integrate=integrate)]
+                results += [
+                    build(values, bins, sigma, ends=ends, integrate=integrate)
+                    for build in (gaussian_labels, laplace_labels)
+                ]
         for result in results:
             assert result.shape == (7, 240)
             assert result.device.type == device.type

@@ -7,10 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional
 
-from ldlcam.ldl import Bins, ExpectationLDLLoss, expectation_ldl_loss
-from ldlcam.ldl.labels import ENDS
-from ldlcam.ldl.losses import DISTANCES, REDUCTIONS
+from ldlcam.ldl import (
+    Bins,
+    ExpectationLDLLoss,
+    ExpectationLoss,
+    LabelDivergenceLoss,
+    expectation,
+    expectation_ldl_loss,
+    gaussian_labels,
+    published_gaussian_labels,
+)
+from ldlcam.ldl.log_labels import ENDS
+from ldlcam.ldl.loss_parts import DISTANCES, REDUCTIONS
 from tests.ldl import oracles
 
 MONTHS = Bins(1, 240, unit="months")
@@ -127,14 +137,64 @@ class TestUnits:
     def test_the_terms_pull_alike_at_an_error_of_sigma(self) -> None:
         shift = torch.tensor(15.0, dtype=torch.float64, requires_grad=True)
         logits = -((MONTHS.centers - 120 - shift) / 15).square() / 2
-        terms = ExpectationLDLLoss(MONTHS, 15.0).terms(
-            logits[None], torch.tensor([120.0], dtype=torch.float64)
-        )
+        target = torch.tensor([120.0], dtype=torch.float64)
+        terms = ExpectationLoss(MONTHS), LabelDivergenceLoss(MONTHS, 15.0)
+        losses = [term(logits[None], target) for term in terms]
         pulls = [
-            torch.autograd.grad(term, shift, retain_graph=True)[0]
-            for term in (terms.distance, 15 * terms.divergence)
+            torch.autograd.grad(loss, shift, retain_graph=True)[0]
+            for loss in (losses[0], 15 * losses[1])
         ]
         torch.testing.assert_close(pulls[0], pulls[1], rtol=1e-3, atol=0)
+
+
+class TestPublished:
+    logits = torch.randn(4, 240, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([2.0, 15.0, 120.0, 238.5], dtype=torch.float64)
+
+    @pytest.mark.parametrize("scale", ["paper", "code"])
+    def test_divergence_of_labels_that_do_not_sum_to_one(self, scale: str) -> None:
+        labels = published_gaussian_labels(self.target, MONTHS, 15.0, scale=scale)
+        log_probs = self.logits.log_softmax(-1)
+        want = (torch.xlogy(labels, labels) - labels * log_probs).sum(-1)
+        criterion = ExpectationLDLLoss.paper(MONTHS, weight=0.3, label_scale=scale)
+        terms = criterion.terms(self.logits, self.target)
+        torch.testing.assert_close(terms.divergence, want.mean())
+        torch.testing.assert_close(terms.total, terms.distance + 0.3 * want.mean())
+
+    def test_dldl_v2(self) -> None:
+        """Its divergence is a mean over bins and samples."""
+        bins = Bins(0, 100, unit="years")
+        logits, target = self.logits[:, :101], torch.tensor([3.0, 30.0, 55.0, 97.0]).double()
+        labels = gaussian_labels(target, bins, 2.0)
+        divergence = functional.kl_div(logits.log_softmax(-1), labels, reduction="none").mean()
+        distance = (expectation(logits, bins) - target).abs().mean()
+        got = ExpectationLDLLoss.dldl_v2(bins, weight=1.5)(logits, target)
+        torch.testing.assert_close(got, distance + 1.5 * divergence)
+
+    def test_far_targets_have_no_divergence_but_a_distance(self) -> None:
+        logits = torch.zeros(1, 240, requires_grad=True)
+        loss = ExpectationLDLLoss.paper(MONTHS)(logits, torch.tensor([1e5]))
+        loss.backward()
+        assert loss.isfinite()
+        assert logits.grad is not None
+        assert logits.grad[0, -1] < -0.4
+
+    def test_the_scales_need_labels_that_lose_their_ends(self) -> None:
+        for options in ({"ends": "extend"}, {"reverse": True}):
+            with pytest.raises(ValueError, match="label_scale: expected 'probabilities' with"):
+                ExpectationLDLLoss(MONTHS, 15.0, label_scale="paper", **options)
+        with pytest.raises(ValueError, match="label_scale: expected one of 'probabilities', 'pa"):
+            ExpectationLDLLoss(MONTHS, 15.0, label_scale="sum")
+
+
+class TestReverse:
+    def test_against_scipy(self) -> None:
+        logits = torch.randn(5, 240, dtype=torch.float64)
+        target = torch.linspace(2, 239, 5, dtype=torch.float64)
+        labels = gaussian_labels(target, MONTHS, 15.0)
+        want = oracles.special.rel_entr(logits.softmax(-1).numpy(), labels.numpy()).sum(1)
+        got = ExpectationLDLLoss(MONTHS, 15.0, reverse=True, reduction="none").terms(logits, target)
+        np.testing.assert_allclose(got.divergence.numpy(), want, atol=1e-10)
 
 
 class TestReduction:

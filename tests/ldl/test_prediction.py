@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributions import Categorical, Distribution
+from torch.distributions import Categorical, Distribution, kl_divergence
 
 from ldlcam.ldl import Bins, LabelDistribution, expectation
 from tests.ldl import oracles
@@ -172,6 +172,96 @@ class TestOneDistribution:
         )
 
 
+class TestShortestInterval:
+    @staticmethod
+    def by_search(prediction: LabelDistribution, level: float) -> float:
+        """Length of the shortest of many intervals that begin anywhere."""
+        probs, edges = prediction.probs.numpy(), exact(prediction.bins)[1]
+        starts = np.union1d(np.linspace(edges[0], edges[-1], 4001), edges)
+        below = oracles.cdf(starts, probs, edges)
+        # from each start on, and from below up to each start
+        ends = oracles.quantile(below[below <= 1 - level] + level, probs, edges)
+        begins = oracles.quantile(below[below >= level] - level, probs, edges)
+        lengths = [ends - starts[below <= 1 - level], starts[below >= level] - begins]
+        return float(min(length.min() for length in lengths if len(length)))
+
+    @GRIDS
+    @pytest.mark.parametrize("level", [0.1, 0.5, 0.9, 1.0])
+    def test_no_other_is_shorter(self, bins: Bins, level: float) -> None:
+        prediction = predict(bins, 6)
+        low, high = prediction.interval(level, kind="shortest")
+        inside = prediction.cdf(high) - prediction.cdf(low)
+        torch.testing.assert_close(inside, torch.full_like(inside, level), atol=1e-9, rtol=0)
+        for i in range(6):
+            want = self.by_search(prediction[i], level)
+            assert (high - low)[i].item() <= want + 1e-9
+            central = prediction.interval(level)
+            assert (high - low)[i] <= (central.high - central.low)[i] + 1e-9
+
+    def test_at_the_end_of_the_range_it_keeps_the_most_probable(self) -> None:
+        prediction = LabelDistribution(-(MONTHS.centers - 1) / 10, MONTHS)
+        low, _ = prediction.interval(0.8, kind="shortest")
+        assert low == 0.5
+        assert prediction.interval(0.8).low > 1
+
+    def test_all_in_one_bin(self) -> None:
+        logits = torch.full((240,), -1e4)
+        logits[9] = 1e4
+        low, high = LabelDistribution(logits, MONTHS).interval(0.5, kind="shortest")
+        assert 9.5 <= low < high <= 10.5
+        assert high - low == 0.5
+
+    @pytest.mark.parametrize("batch", [(), (4,), (2, 3), (0,)])
+    def test_shapes(self, batch: tuple[int, ...]) -> None:
+        low, high = predict(UNEVEN, *batch).interval(0.9, kind="shortest")
+        assert low.shape == high.shape == batch
+
+    def test_nan_stays_in_its_row(self) -> None:
+        logits = torch.randn(2, 240)
+        logits[0] = torch.nan
+        low, high = LabelDistribution(logits, MONTHS).interval(0.9, kind="shortest")
+        assert low.isnan().tolist() == high.isnan().tolist() == [True, False]
+
+
+class TestScores:
+    def test_crps_has_the_shapes_of_cdf(self) -> None:
+        for batch in ((), (4,), (2, 3), (0,)):
+            prediction = predict(UNEVEN, *batch)
+            assert prediction.crps(3.0).shape == batch
+            assert prediction.crps(torch.rand(5, *batch)).shape == (5, *batch)
+
+    def test_crps_of_one_place_is_the_absolute_error(self) -> None:
+        logits = torch.full((240,), -1e4)
+        logits[9] = 1e4
+        prediction = LabelDistribution(logits, MONTHS)
+        values = torch.tensor([-5.0, 1.0, 9.7, 10.0, 300.0])
+        torch.testing.assert_close(prediction.crps(values), (values - 10).abs())
+        assert prediction.crps(torch.nan).isnan()
+
+    def test_divergence_against_torch(self) -> None:
+        p, q = predict(UNEVEN, 5), predict(UNEVEN, 5)
+        want = kl_divergence(Categorical(logits=p.logits), Categorical(logits=q.logits))
+        torch.testing.assert_close(kl_divergence(p, q), want)
+
+    def test_divergence_where_there_is_no_probability(self) -> None:
+        half = LabelDistribution(torch.tensor([0.0, -torch.inf]), Bins(0, 1))
+        whole = LabelDistribution(torch.tensor([0.0, 0.0]), Bins(0, 1))
+        assert kl_divergence(half, half) == 0
+        assert kl_divergence(half, whole).item() == pytest.approx(np.log(2))
+        assert kl_divergence(whole, half) == torch.inf
+
+    def test_divergence_needs_the_same_bins(self) -> None:
+        with pytest.raises(ValueError, match=r"q: expected the bins of p, Bins\(1, 240"):
+            kl_divergence(predict(MONTHS), predict(Bins(0, 239)))
+
+    def test_decoding(self) -> None:
+        prediction = predict(UNEVEN, 5)
+        for how in ("mean", "median", "mode"):
+            assert torch.equal(prediction.decode(how), getattr(prediction, how))
+        with pytest.raises(ValueError, match="how: expected one of 'mean', 'median', 'mode'"):
+            prediction.decode("max")
+
+
 class TestEdgeCases:
     def test_all_in_one_bin(self) -> None:
         logits = torch.full((240,), -1e4)
@@ -220,6 +310,8 @@ class TestEdgeCases:
             prediction.cdf(1.7),
             prediction.log_prob(1.7),
             *prediction.interval(0.9),
+            *prediction.interval(0.9, kind="shortest"),
+            prediction.crps(1.7),
         ):
             assert result.dtype == torch.float32
             assert result.isfinite().all()
@@ -248,6 +340,8 @@ class TestEdgeCases:
                 prediction.median,
                 prediction.cdf(values),
                 prediction.log_prob(values),
+                prediction.crps(values),
+                *prediction.interval(0.7, kind="shortest"),
             )
 
         assert torch.autograd.gradcheck(views, logits)
@@ -293,7 +387,7 @@ class TestBatches:
         assert prediction.batch_shape == (2, 3)
         torch.testing.assert_close(prediction.mean[0], prediction.mean[1])
 
-    @pytest.mark.parametrize("method", ["cdf", "log_prob", "quantile", "icdf"])
+    @pytest.mark.parametrize("method", ["cdf", "log_prob", "quantile", "icdf", "crps"])
     def test_values_are_never_broadcast(self, method: str) -> None:
         prediction = predict(UNEVEN, 4)
         name = "level" if method in ("quantile", "icdf") else "value"
@@ -352,6 +446,10 @@ class TestArguments:
         with pytest.raises(ValueError, match=r"level: expected a number in \(0, 1\]"):
             predict(MONTHS).interval(level)
 
+    def test_kind(self) -> None:
+        with pytest.raises(ValueError, match="kind: expected one of 'central', 'shortest'"):
+            predict(MONTHS).interval(0.9, kind="hdi")
+
     def test_device(self, device: torch.device) -> None:
         bins = Bins(1, 240).to(device)
         for dtype in (torch.float32, torch.float64):
@@ -367,6 +465,9 @@ class TestArguments:
                 prediction.cdf(values),
                 prediction.log_prob(values),
                 *prediction.interval(0.9),
+                *prediction.interval(0.9, kind="shortest"),
+                prediction.crps(values),
+                kl_divergence(prediction, prediction),
                 prediction.sample(),
                 expectation(logits, bins),
                 LabelDistribution.mix([prediction, prediction]).mean,

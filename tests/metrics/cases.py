@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.wrappers.abstract import WrapperMetric
 
 import ldlcam
 from ldlcam import metrics
@@ -13,6 +14,27 @@ from ldlcam import metrics
 SIZE = (60, 80)
 THRESHOLDS = (0.2, 0.45, 0.7)
 Batches = list[tuple[Any, ...]]
+
+
+class OfLogits(WrapperMetric):
+    """A metric of distributions as one of logits, which can be split into batches."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self.metric = metric
+
+    def update(self, logits: Tensor, *rest: Tensor) -> None:
+        self.metric.update(ldlcam.LabelDistribution(logits, BINS), *rest)
+
+    def forward(self, logits: Tensor, *rest: Tensor) -> Any:
+        return self.metric(ldlcam.LabelDistribution(logits, BINS), *rest)
+
+    def compute(self) -> Any:
+        return self.metric.compute()
+
+    def reset(self) -> None:
+        super().reset()
+        self.metric.reset()
 
 
 class Case(NamedTuple):
@@ -51,7 +73,61 @@ def values(count: int) -> tuple[Tensor, Tensor]:
     return predictions, targets
 
 
+BINS = ldlcam.Bins(10, 200, 10)
+
+
+def logits_and_targets(count: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(count, len(BINS)), values(count)[1]
+
+
+def of_logits(metric: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of distributions as one of logits, which can be split into batches."""
+    return lambda logits, *rest: metric(ldlcam.LabelDistribution(logits, BINS), *rest)
+
+
+def intervals_and_targets(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    predictions, targets = values(count)
+    return predictions - 15, predictions + 15, targets
+
+
+def probs_and_labels(count: int) -> tuple[Tensor, Tensor]:
+    probs, labels = torch.randn(2, count, 6).softmax(-1)
+    return probs, labels * (torch.rand(count, 1) < 0.8)
+
+
+def groups_and_values(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randint(-1, 4, (count,)), *values(count)
+
+
 CASES = {
+    "ByGroup": Case(
+        lambda: metrics.ByGroup(metrics.MeanAbsoluteError(), groups=3),
+        lambda group, *rest: ldlcam.by_group(ldlcam.mean_absolute_error, group, *rest, groups=3),
+        groups_and_values,
+    ),
+    "CoverageByLevel": Case(
+        lambda: OfLogits(metrics.CoverageByLevel([0.3, 0.9])),
+        of_logits(lambda *batch: ldlcam.coverage_by_level(*batch, levels=[0.3, 0.9])),
+        logits_and_targets,
+    ),
+    "DistributionSimilarityScores": Case(
+        metrics.DistributionSimilarityScores, ldlcam.distribution_similarity, probs_and_labels
+    ),
+    "ExpectedCalibrationError": Case(
+        lambda: OfLogits(metrics.ExpectedCalibrationError()),
+        of_logits(ldlcam.expected_calibration_error),
+        logits_and_targets,
+    ),
+    "IntervalCoverage": Case(
+        metrics.IntervalCoverage, ldlcam.interval_coverage, intervals_and_targets
+    ),
+    "MeanCRPS": Case(
+        lambda: OfLogits(metrics.MeanCRPS()), of_logits(ldlcam.mean_crps), logits_and_targets
+    ),
+    "MeanError": Case(metrics.MeanError, ldlcam.mean_error, values),
+    "RootMeanSquaredError": Case(
+        metrics.RootMeanSquaredError, ldlcam.root_mean_squared_error, values
+    ),
     "MeanIoU": Case(metrics.MeanIoU, ldlcam.mean_iou, boxes_and_targets),
     "AveragePrecision": Case(
         lambda: metrics.AveragePrecision(0.3),

@@ -1,0 +1,128 @@
+"""Any metric by group, and how much the test set decides about it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldlcam._check import check_count, check_open_fraction, check_tensor
+
+
+class Estimate(NamedTuple):
+    """A metric with its bootstrap interval."""
+
+    value: Tensor
+    """On the samples as they are."""
+    low: Tensor
+    """Lower end of the interval."""
+    high: Tensor
+    """Upper end of the interval."""
+
+
+def bootstrap(
+    metric: Callable[..., Tensor],
+    *samples: Any,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """A metric and its bootstrap interval: how it might have come out on other samples.
+
+    What belongs to a sample is drawn together, so a difference between two predictions of the same
+    samples is paired: `bootstrap(lambda a, b, y: error(a, y) - error(b, y), a, b, y)`. The interval
+    says how much the choice of samples decides, not what training again would give.
+
+    Args:
+        metric: Takes the samples and returns a scalar tensor.
+        *samples: One or more of what the metric takes, of N samples each: tensors (N, ...), or
+            `LabelDistribution`s (N,).
+        level: Level of the percentile interval, in (0, 1).
+        resamples: How many times N samples are drawn with replacement.
+        seed: Seed of the drawing.
+
+    Returns:
+        The value, and the ends of its interval; NaN without samples. Draws for which the metric is
+        NaN, as without any present target, are left out.
+
+    Raises:
+        ValueError: If there is nothing to draw from, or an option is out of range.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import bootstrap, mean_absolute_error
+        >>> ages = 240 * torch.rand(400)
+        >>> value, low, high = bootstrap(mean_absolute_error, ages + torch.randn(400), ages)
+        >>> bool(low < value < high)
+        True
+
+    References:
+        Efron and Tibshirani, "An Introduction to the Bootstrap", 1993: the percentile interval.
+    """
+    check_open_fraction("level", level)
+    check_count("resamples", resamples)
+    if not samples:
+        raise ValueError("samples: expected one or more, got none")
+    counts = [_count(each) for each in samples]
+    if len(set(counts)) > 1:
+        raise ValueError(f"samples: expected as many of each, got {counts}")
+    value = metric(*samples)
+    if counts[0] == 0:
+        return Estimate(value, torch.full_like(value, torch.nan), torch.full_like(value, torch.nan))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for _ in range(resamples):
+        index = torch.randint(counts[0], (counts[0],), generator=generator)
+        drawn.append(metric(*(each[index.to(_device(each))] for each in samples)))
+    tail = (1 - level) / 2
+    ends = torch.tensor([tail, 1 - tail], dtype=value.dtype, device=value.device)
+    low, high = torch.stack(drawn).nanquantile(ends)
+    return Estimate(value, low, high)
+
+
+def by_group(
+    metric: Callable[..., Any], group: Tensor, *samples: Any, groups: int | None = None
+) -> list[Any]:
+    """A metric of each group of samples, such as sexes or bands of age.
+
+    Args:
+        metric: Takes the samples of a group; `functools.partial(bootstrap, mean_absolute_error)`
+            adds intervals.
+        group: Group of each sample (N,), integer, 0 to groups - 1; samples of other groups are
+            left out. `Bins.index` makes bands of values.
+        *samples: What the metric takes, of N samples each, as for `bootstrap`.
+        groups: Number of groups; by default one more than the highest in `group`.
+
+    Returns:
+        What the metric returned for each group, in order.
+
+    Raises:
+        TypeError: If `group` is not an integer tensor.
+        ValueError: If a shape is wrong.
+
+    Example:
+        >>> import torch
+        >>> from ldlcam import by_group, mean_error
+        >>> sex = torch.tensor([0, 1, 1])
+        >>> by_group(mean_error, sex, torch.tensor([5.0, 7.0, 9.0]), torch.tensor([6.0, 5.0, 9.0]))
+        [tensor(-1.), tensor(1.)]
+    """
+    check_tensor("group", group, "N", "integer")
+    for each in samples:
+        if _count(each) != len(group):
+            raise ValueError(f"samples: expected {len(group)} as group has, got {_count(each)}")
+    if groups is None:
+        groups = int(group.max()) + 1 if len(group) else 0
+    return [
+        metric(*(each[(group == index).to(_device(each))] for each in samples))
+        for index in range(groups)
+    ]
+
+
+def _count(samples: Any) -> int:
+    shape = samples.shape if isinstance(samples, Tensor) else samples.batch_shape
+    return int(shape[0])
+
+
+def _device(samples: Any) -> torch.device:
+    return samples.device if isinstance(samples, Tensor) else samples.logits.device

@@ -1,0 +1,118 @@
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ldlcam.ldl import (
+    Bins,
+    Estimate,
+    LabelDistribution,
+    bootstrap,
+    by_group,
+    mean_absolute_error,
+    mean_crps,
+    mean_error,
+)
+
+
+def pairs(count: int) -> tuple[Tensor, Tensor]:
+    targets = 240 * torch.rand(count, dtype=torch.float64)
+    return targets + 10 * torch.randn(count, dtype=torch.float64), targets
+
+
+class TestBootstrap:
+    def test_against_scipy(self) -> None:
+        predictions, targets = pairs(400)
+        found = bootstrap(mean_absolute_error, predictions, targets, resamples=4000)
+        errors = (predictions - targets).abs().numpy()
+        want = stats.bootstrap(
+            (errors,), np.mean, n_resamples=4000, method="percentile", rng=0
+        ).confidence_interval
+        assert found.value.item() == pytest.approx(errors.mean())
+        assert found.low.item() == pytest.approx(want.low, abs=0.1)
+        assert found.high.item() == pytest.approx(want.high, abs=0.1)
+
+    def test_differences_are_paired(self) -> None:
+        """Two predictions that share their errors: the difference is sure, each alone is not."""
+        first, targets = pairs(300)
+        second = first + 1
+        low, high = bootstrap(
+            lambda a, b, y: mean_error(a, y) - mean_error(b, y), first, second, targets
+        )[1:]
+        assert low.item() == pytest.approx(-1)
+        assert high.item() == pytest.approx(-1)
+
+    def test_it_is_the_seed_that_decides(self) -> None:
+        samples = pairs(50)
+        first, again, other = (
+            bootstrap(mean_error, *samples, seed=seed, resamples=50) for seed in (1, 1, 2)
+        )
+        assert first == again
+        assert first != other
+
+    def test_missing_targets(self) -> None:
+        predictions, targets = pairs(40)
+        targets[::2] = torch.nan
+        found = bootstrap(mean_absolute_error, predictions, targets, resamples=100)
+        assert all(value.isfinite() for value in found)
+        empty = bootstrap(mean_absolute_error, predictions[:0], targets[:0])
+        assert all(value.isnan() for value in empty)
+        nothing = bootstrap(mean_absolute_error, predictions[::2], targets[::2], resamples=10)
+        assert all(value.isnan() for value in nothing)
+
+    def test_distributions_are_samples_too(self) -> None:
+        predicted = LabelDistribution(torch.randn(60, 240), Bins(1, 240))
+        value, low, high = bootstrap(mean_crps, predicted, 240 * torch.rand(60), resamples=100)
+        assert low < value < high
+
+    def test_arguments(self) -> None:
+        with pytest.raises(ValueError, match="samples: expected one or more, got none"):
+            bootstrap(mean_error)
+        with pytest.raises(ValueError, match=r"samples: expected as many of each, got \[3, 2\]"):
+            bootstrap(mean_error, torch.zeros(3), torch.zeros(2))
+        with pytest.raises(ValueError, match=r"level: expected a number in \(0, 1\)"):
+            bootstrap(mean_error, *pairs(3), level=1.0)
+        with pytest.raises(ValueError, match="resamples: expected an integer of at least 1"):
+            bootstrap(mean_error, *pairs(3), resamples=0)
+
+
+class TestByGroup:
+    def test_each_group_alone(self) -> None:
+        predictions, targets = pairs(90)
+        group = torch.arange(90) % 3
+        found = by_group(mean_absolute_error, group, predictions, targets)
+        for index, value in enumerate(found):
+            want = mean_absolute_error(predictions[index::3], targets[index::3])
+            assert torch.equal(value, want)
+
+    def test_bands_of_values(self) -> None:
+        predictions, targets = pairs(200)
+        bands = Bins(24, 216, 48)
+        found = by_group(mean_error, bands.index(targets), predictions, targets, groups=len(bands))
+        assert len(found) == 5
+        inside = (targets >= 96) & (targets < 144)
+        assert torch.equal(found[2], mean_error(predictions[inside], targets[inside]))
+
+    def test_with_intervals(self) -> None:
+        found = by_group(
+            partial(bootstrap, mean_error, resamples=50), torch.arange(60) % 2, *pairs(60)
+        )
+        assert [type(one) for one in found] == [Estimate, Estimate]
+        assert all(one.low <= one.value <= one.high for one in found)
+
+    def test_groups_without_samples_and_samples_without_group(self) -> None:
+        group = torch.tensor([0, 2, -1, 7])
+        found = by_group(mean_error, group, torch.arange(4.0), torch.zeros(4), groups=3)
+        assert found[0] == 0
+        assert found[1].isnan()
+        assert found[2] == 1
+        assert by_group(mean_error, group[:0], torch.zeros(0), torch.zeros(0)) == []
+
+    def test_arguments(self) -> None:
+        with pytest.raises(TypeError, match="group: expected a tensor of integer dtype"):
+            by_group(mean_error, torch.zeros(3), *pairs(3))
+        with pytest.raises(ValueError, match="samples: expected 3 as group has, got 2"):
+            by_group(mean_error, torch.arange(3), *pairs(2))
