@@ -21,7 +21,7 @@ from ldlcam.ldl.loss_parts import distance_between, distance_slope
 
 # What one step over rows takes in: on the CPU a share of a core's cache, elsewhere enough to keep
 # the device busy.
-_CHUNK_BYTES = {"cpu": 2**19}
+_CHUNK_BYTES = {"cpu": 2**20}
 _CHUNK_BYTES_ELSEWHERE = 2**26
 
 
@@ -106,14 +106,14 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """The row terms, and the gradient (N, K) of their total, or nothing (0, K)."""
         gradient = torch.empty_like(logits if with_gradient else logits[:0])
-        parts = []
+        # Room for all results beforehand: small ones that stay, made between large ones that go,
+        # would leave the large ones of the next rows no place but a new one.
+        distances, divergences = (upcast(logits[:, 0]).clone() for _ in range(2))
         for rows in _chunks(logits):
             given = (logits[rows], target[rows], of_distance[rows], of_divergence[rows])
-            distances, divergences, pull = _judge(*given, criterion, with_gradient)
-            parts.append((distances, divergences))
+            distances[rows], divergences[rows], pull = _judge(*given, criterion, with_gradient)
             if pull is not None:
                 gradient[rows] = pull
-        distances, divergences = (torch.cat(part) for part in zip(*parts, strict=True))
         weighted = of_distance * distances + of_divergence * divergences
         return weighted.sum(), weighted, distances, divergences, gradient
 

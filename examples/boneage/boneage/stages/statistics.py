@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from ldlcam import cumulative_score, mean_absolute_error
+from ldlcam import (
+    bootstrap,
+    cumulative_score,
+    mean_absolute_error,
+    mean_error,
+    root_mean_squared_error,
+)
+from torch import Tensor
 
 AGE_BANDS = ((0, 60), (60, 120), (120, 180), (180, 10_000))
 
@@ -25,14 +32,16 @@ def age_errors(
     """
     if len(truth) == 0:
         return {"count": 0}
-    difference = months.astype(np.float64) - truth
-    predicted, target = (torch.from_numpy(ages.astype(np.float64)) for ages in (months, truth))
+    predicted, target = _tensors(months, truth)
+    mae, low, high = bootstrap(
+        mean_absolute_error, predicted, target, resamples=resamples, seed=seed
+    )
     return {
         "count": len(truth),
-        "mae": float(mean_absolute_error(predicted, target)),
-        "mae_interval": _interval(np.abs(difference), resamples, seed),
-        "rmse": float(np.sqrt((difference**2).mean())),
-        "bias": float(difference.mean()),
+        "mae": float(mae),
+        "mae_interval": [float(low), float(high)],
+        "rmse": float(root_mean_squared_error(predicted, target)),
+        "bias": float(mean_error(predicted, target)),
         "cs6": float(cumulative_score(predicted, target, 6)),
         "cs12": float(cumulative_score(predicted, target, 12)),
     }
@@ -45,12 +54,16 @@ def paired_difference(
 
     The images are resampled, not the models: the interval says nothing of another seed.
     """
-    gain = np.abs(first.astype(np.float64) - truth) - np.abs(second.astype(np.float64) - truth)
-    low, high = _interval(gain, resamples, seed)
+
+    def gain(one: Tensor, other: Tensor, target: Tensor) -> Tensor:
+        return mean_absolute_error(one, target) - mean_absolute_error(other, target)
+
+    samples = _tensors(first, second, truth)
+    value, low, high = bootstrap(gain, *samples, resamples=resamples, seed=seed)
     return {
-        "gain": float(gain.mean()),
-        "interval": [low, high],
-        "excludes_zero": low > 0 or high < 0,
+        "gain": float(value),
+        "interval": [float(low), float(high)],
+        "excludes_zero": bool(low > 0 or high < 0),
     }
 
 
@@ -68,7 +81,5 @@ def by_group(
     }
 
 
-def _interval(values: np.ndarray, resamples: int, seed: int) -> list[float]:
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
-    return [float(bound) for bound in np.percentile(means, (2.5, 97.5))]
+def _tensors(*ages: np.ndarray) -> list[Tensor]:
+    return [torch.from_numpy(each.astype(np.float64)) for each in ages]
