@@ -36,7 +36,7 @@ def bootstrap(
     Args:
         metric: Takes the samples and returns a scalar tensor.
         *samples: One or more of what the metric takes, of N samples each: tensors (N, ...), or
-            `LabelDistribution`s (N,).
+            a `LabelDistribution` (N,).
         level: Level of the percentile interval, in (0, 1).
         resamples: How many times N samples are drawn with replacement.
         seed: Seed of the drawing.
