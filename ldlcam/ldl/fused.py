@@ -105,7 +105,9 @@ class _Fused(torch.autograd.Function):
         with_gradient: bool,
     ) -> tuple[Tensor, ...]:
         """The row terms, and the gradient (N, K) of their total, or nothing (0, K)."""
-        gradient = torch.empty_like(logits if with_gradient else logits[:0])
+        # In full precision, also for logits in half: it is still to be scaled, up or down.
+        shape = logits if with_gradient else logits[:0]
+        gradient = torch.empty_like(shape, dtype=torch.promote_types(logits.dtype, torch.float32))
         # Room for all results beforehand: small ones that stay, made between large ones that go,
         # would leave the large ones of the next rows no place but a new one.
         distances, divergences = (upcast(logits[:, 0]).clone() for _ in range(2))
@@ -138,13 +140,13 @@ class _Fused(torch.autograd.Function):
             return _differentiable(weighted, logits, of_total, of_weighted), *_NONE
         if of_weighted is not None:
             scale = of_weighted if of_total is None else of_total + of_weighted
-            return gradient * scale[:, None], *_NONE
+            return (gradient * scale[:, None]).to(logits.dtype), *_NONE
         if of_total is None:
             return None, *_NONE
         # On other devices than the CPU, looking at a number waits for it.
         if logits.device.type == "cpu" and bool(of_total == 1):
-            return gradient, *_NONE
-        return gradient * of_total, *_NONE
+            return gradient.to(logits.dtype), *_NONE
+        return (gradient * of_total).to(logits.dtype), *_NONE
 
 
 # The other arguments have no gradient here.

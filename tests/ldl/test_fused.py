@@ -155,3 +155,18 @@ def test_far_and_narrow_labels_in_float32() -> None:
         want = ExpectationLDLLoss(MONTHS, sigma).terms(logits.double(), target.double())
         for mine, its in zip(got, want, strict=True):
             torch.testing.assert_close(mine, its.float(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [2.0**16, 2.0**-10])
+def test_scaled_losses_of_half_precision_logits(dtype: torch.dtype, scale: float) -> None:
+    """As a gradient scaler does it: scaled first, and only then made half."""
+    logits, target = torch.randn(64, 240).to(dtype).requires_grad_(), torch.linspace(1, 240, 64)
+    full = logits.detach().float().requires_grad_()
+    for reduction in ("mean", "none"):
+        gradients = []
+        for each in (logits, full):
+            loss = expectation_ldl_loss(each, target, MONTHS, 15.0, reduction=reduction)
+            gradients += [torch.autograd.grad((scale / 64 * loss).sum(), each)[0]]
+        assert gradients[0].dtype == dtype
+        torch.testing.assert_close(gradients[0], gradients[1].to(dtype))
