@@ -35,15 +35,16 @@ def labels() -> Figure:
         "laplace_labels, scale 2": laplace_labels(age, years, 2.0),
         "gaussian_labels, sigma 2": gaussian_labels(age, years, 2.0),
     }
-    figure = Figure(figsize=(11, 2.4), layout="constrained")
-    for axes, (name, (label,)) in zip(
-        figure.subplots(1, len(kinds), sharex=True), kinds.items(), strict=True
-    ):
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True)
+    for axes, (name, (label,)) in zip(panels.flat, kinds.items(), strict=True):
         axes.bar(years.centers.numpy(), label.numpy(), width=0.9)
         axes.axvline(40.3, color="black", lw=1)
         axes.set_title(name, fontsize=9)
+    for axes in panels[1]:
         axes.set_xlabel("years")
-    figure.axes[0].set_ylabel("probability")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("probability")
     return figure
 
 
