@@ -1,5 +1,7 @@
 """Slow, independent references in numpy and scipy, float64, one value at a time."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
@@ -19,31 +21,29 @@ def gaussian_label(
         if integrate:
             raise NotImplementedError("the tilt of an integrated Gaussian is no move of its centre")
         return gaussian_label(_moved_center(value, centers, edges, sigma), centers, edges, sigma)
-    if integrate:
-        # differences of numbers near 1 do not resolve the tails
-        below, above = stats.norm.cdf(edges, value, sigma), stats.norm.sf(edges, value, sigma)
-        shares = np.where(centers < value, np.diff(below), -np.diff(above))
-    else:
-        shares = stats.norm.pdf(centers, value, sigma) * np.diff(edges)
-    if ends == "extend":
-        shares[0] += stats.norm.cdf(edges[0], value, sigma)
-        shares[-1] += stats.norm.sf(edges[-1], value, sigma)
-    return shares / shares.sum()
+    return _label(stats.norm(value, sigma), value, centers, edges, ends, integrate)
 
 
 def laplace_label(
     value: float, centers: Array, edges: Array, scale: float, ends: str, integrate: bool
 ) -> Array:
+    return _label(stats.laplace(value, scale), value, centers, edges, ends, integrate)
+
+
+def _label(
+    density: Any, value: float, centers: Array, edges: Array, ends: str, integrate: bool
+) -> Array:
     if integrate:
         # differences of numbers near 1 do not resolve the tails
-        below, above = stats.laplace.cdf(edges, value, scale), stats.laplace.sf(edges, value, scale)
+        below, above = density.cdf(edges), density.sf(edges)
         shares = np.where(centers < value, np.diff(below), -np.diff(above))
     else:
-        shares = stats.laplace.pdf(centers, value, scale) * np.diff(edges)
+        shares = density.pdf(centers) * np.diff(edges)
     if ends == "extend":
-        shares[0] += stats.laplace.cdf(edges[0], value, scale)
-        shares[-1] += stats.laplace.sf(edges[-1], value, scale)
-    return shares / shares.sum()
+        shares[0] += density.cdf(edges[0])
+        shares[-1] += density.sf(edges[-1])
+    normalized: Array = shares / shares.sum()
+    return normalized
 
 
 def crps(value: float, probs: Array, centers: Array) -> float:
