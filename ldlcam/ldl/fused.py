@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ldlcam._precision import upcast, without_autocast
 from ldlcam.ldl.bins import Bins
-from ldlcam.ldl.log_labels import FAR, log_labels, lowest_log
+from ldlcam.ldl.log_labels import FAR, log_labels, lowest_log, refuse_outside
 from ldlcam.ldl.loss_parts import distance_between, distance_slope
 
 # What one step over rows takes in: on the CPU a share of a core's cache, elsewhere enough to keep
@@ -65,6 +65,10 @@ def row_terms(
     Returns:
         The terms; `distances` and `divergences` have no gradient of their own.
     """
+    if criterion.ends == "error":
+        # Once for all rows: it waits for the device.
+        refuse_outside(target, criterion.bins)
+        criterion = criterion._replace(ends="renormalize")
     others = (target, of_distance, of_divergence)
     # A compiler fuses the rows by itself; and only the logits' gradient is written out below.
     if torch.compiler.is_compiling() or any(other.requires_grad for other in others):

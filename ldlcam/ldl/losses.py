@@ -9,7 +9,7 @@ from ldlcam._check import check_choice, check_nonnegative, check_positive
 from ldlcam.ldl.bins import Bins
 from ldlcam.ldl.fused import Criterion, row_terms
 from ldlcam.ldl.labels import SCALES
-from ldlcam.ldl.log_labels import ENDS, log_mass, refuse_outside
+from ldlcam.ldl.log_labels import ENDS, log_mass
 from ldlcam.ldl.loss_parts import (
     DISTANCES,
     REDUCTIONS,
@@ -275,9 +275,6 @@ def _loss_terms(
 ) -> LossTerms:
     _check_options(sigma, weight, distance, ends, reverse, label_scale, reduction)
     target, weights = present_targets(logits, target, bins, sample_weight)
-    if ends == "error":
-        refuse_outside(target, bins)
-        ends = "renormalize"
     if weight is None:
         weight = sigma**2 if distance == "l2" else sigma
     shares = share_of_each(weights, reduction)

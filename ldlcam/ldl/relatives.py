@@ -10,7 +10,7 @@ from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins
 from ldlcam.ldl.fused import Criterion, row_terms
 from ldlcam.ldl.labels import one_hot_labels, two_hot_labels
-from ldlcam.ldl.log_labels import ENDS, refuse_outside
+from ldlcam.ldl.log_labels import ENDS
 from ldlcam.ldl.loss_parts import (
     DISTANCES,
     REDUCTIONS,
@@ -129,10 +129,7 @@ class LabelDivergenceLoss(_Relative):
         self.reverse = reverse
 
     def _each(self, logits: Tensor, target: Tensor) -> Tensor:
-        if self.ends == "error":
-            refuse_outside(target, self.bins)
-        ends = "renormalize" if self.ends == "error" else self.ends
-        criterion = Criterion(self.bins, self.sigma, ends, self.reverse)
+        criterion = Criterion(self.bins, self.sigma, self.ends, self.reverse)
         nothing, all_of_it = torch.zeros_like(target), torch.ones_like(target)
         return row_terms(logits, target, nothing, all_of_it, criterion).weighted
 

@@ -35,3 +35,11 @@ class MeanOverImages(Metric):
     def compute(self) -> Any:
         """The mean over all images that count; 0 without any."""
         return self.total / self.count.clamp(min=1)
+
+
+class MeanOverValues(MeanOverImages):
+    """The same over values, of which without any nothing can be said."""
+
+    def compute(self) -> Any:
+        """The mean over all values that are present; NaN without any."""
+        return self.total / self.count

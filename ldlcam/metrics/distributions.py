@@ -10,10 +10,10 @@ from ldlcam._check import check_tensor
 from ldlcam.ldl.prediction import LabelDistribution
 from ldlcam.ldl.reliability import LEVELS, coverage_by_level, interval_coverage, mean_crps
 from ldlcam.ldl.similarity import DistributionSimilarity, similarity_of_rows
-from ldlcam.metrics._mean import MeanOverImages
+from ldlcam.metrics._mean import MeanOverValues
 
 
-class MeanCRPS(MeanOverImages):
+class MeanCRPS(MeanOverValues):
     """Mean continuous ranked probability score, in the unit of the bins: `ldlcam.mean_crps`.
 
     `update(predicted, targets)` takes what the function takes: distributions (N,) and (N,), where
@@ -41,12 +41,8 @@ class MeanCRPS(MeanOverImages):
         """Take in a batch."""
         self._add(mean_crps(predicted, targets), ~targets.isnan())
 
-    def compute(self) -> Tensor:
-        """The mean over all values that are present; NaN without any."""
-        return self.total / self.count
 
-
-class IntervalCoverage(MeanOverImages):
+class IntervalCoverage(MeanOverValues):
     """Share of the true values inside of their intervals: `ldlcam.interval_coverage`.
 
     `update(low, high, targets)` takes what the function takes: (N,) each, where a target of NaN is
@@ -71,12 +67,8 @@ class IntervalCoverage(MeanOverImages):
         """Take in a batch."""
         self._add(interval_coverage(low, high, targets), ~targets.isnan())
 
-    def compute(self) -> Tensor:
-        """The share among all values that are present; NaN without any."""
-        return self.total / self.count
 
-
-class CoverageByLevel(MeanOverImages):
+class CoverageByLevel(MeanOverValues):
     """Share of the true values inside of central intervals by level: `ldlcam.coverage_by_level`.
 
     `update(predicted, targets)` takes distributions (N,) and (N,), where a target of NaN is
@@ -107,10 +99,6 @@ class CoverageByLevel(MeanOverImages):
         """Take in a batch."""
         self._add(coverage_by_level(predicted, targets, self.levels), ~targets.isnan())
 
-    def compute(self) -> Tensor:
-        """The shares (L,) among all values that are present; NaN without any."""
-        return self.total / self.count
-
 
 class ExpectedCalibrationError(CoverageByLevel):
     """Mean gap between levels and what intervals hold: `ldlcam.expected_calibration_error`.
@@ -137,11 +125,12 @@ class ExpectedCalibrationError(CoverageByLevel):
 
     def compute(self) -> Tensor:
         """The error over all values that are present; NaN without any."""
-        shares = super().compute()
-        return (shares - torch.tensor(self.levels, dtype=shares.dtype).to(shares)).abs().mean()
+        shares: Tensor = super().compute()
+        levels = torch.tensor(self.levels, dtype=shares.dtype, device=shares.device)
+        return (shares - levels).abs().mean()
 
 
-class DistributionSimilarityScores(MeanOverImages):
+class DistributionSimilarityScores(MeanOverValues):
     """The six measures of label-distribution learning: `ldlcam.distribution_similarity`.
 
     `update(probs, labels)` takes what the function takes, and `compute()` gives its

@@ -11,10 +11,10 @@ from ldlcam.ldl.metrics import (
     mean_error,
     root_mean_squared_error,
 )
-from ldlcam.metrics._mean import MeanOverImages
+from ldlcam.metrics._mean import MeanOverValues
 
 
-class MeanAbsoluteError(MeanOverImages):
+class MeanAbsoluteError(MeanOverValues):
     """Mean absolute error, in the unit of the values: `ldlcam.mean_absolute_error`.
 
     `update(predictions, targets)` takes what the function takes: (N,) each, where a target of NaN
@@ -42,12 +42,8 @@ class MeanAbsoluteError(MeanOverImages):
         """Take in a batch."""
         self._add(mean_absolute_error(predictions, targets), ~targets.isnan())
 
-    def compute(self) -> Tensor:
-        """The mean over all values that are present; NaN without any."""
-        return self.total / self.count
 
-
-class RootMeanSquaredError(MeanOverImages):
+class RootMeanSquaredError(MeanOverValues):
     """Root of the mean squared error, in the unit of the values: `root_mean_squared_error`.
 
     `update(predictions, targets)` takes what the function takes: (N,) each, where a target of NaN
@@ -79,7 +75,7 @@ class RootMeanSquaredError(MeanOverImages):
         return (self.total / self.count).sqrt()
 
 
-class MeanError(MeanOverImages):
+class MeanError(MeanOverValues):
     """Mean of prediction - target, the bias, in the unit of the values: `ldlcam.mean_error`.
 
     `update(predictions, targets)` takes what the function takes: (N,) each, where a target of NaN
@@ -104,12 +100,8 @@ class MeanError(MeanOverImages):
         """Take in a batch."""
         self._add(mean_error(predictions, targets), ~targets.isnan())
 
-    def compute(self) -> Tensor:
-        """The mean over all values that are present; NaN without any."""
-        return self.total / self.count
 
-
-class CumulativeScore(MeanOverImages):
+class CumulativeScore(MeanOverValues):
     """Cumulative score CS(k), the share of absolute errors of at most k: `cumulative_score`.
 
     `update(predictions, targets)` takes what the function takes: (N,) each, where a target of NaN
@@ -141,7 +133,3 @@ class CumulativeScore(MeanOverImages):
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Take in a batch."""
         self._add(cumulative_score(predictions, targets, self.k), ~targets.isnan())
-
-    def compute(self) -> Tensor:
-        """The share among all values that are present; NaN without any."""
-        return self.total / self.count
