@@ -1,7 +1,8 @@
-"""Write one page of tables for each run whose metrics lie in this folder.
+"""Write one page of tables for each run whose figures lie in this folder.
 
-Each `<name>.json` here is the `metrics.json` that a run wrote, unchanged. `python
-docs/results/make.py` writes `<name>.md` from it; a test holds the pages to the files.
+Each `<name>.json` here is what a run wrote, unchanged: its `metrics.json` or, of the comparison of
+losses, its `losses.json`. `python docs/results/make.py` writes `<name>.md` from it; a test holds
+the pages to the files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
@@ -41,6 +43,12 @@ RUNS = {
     ),
 }
 
+LOSSES = Run(
+    "The losses compared",
+    "OMP_NUM_THREADS=1 boneage losses --preset rsna100 --data rsna100 --out runs/losses",
+    "one CPU core",
+)
+
 
 def page(name: str, metrics: dict[str, Any]) -> str:
     """The page of one run, as Markdown."""
@@ -48,14 +56,7 @@ def page(name: str, metrics: dict[str, Any]) -> str:
     data = metrics["data"]
     parts = ", ".join(f"{part} {count}" for part, count in data["parts"].items())
     lines = [
-        f"# {run.title}",
-        "",
-        "Made by",
-        "",
-        "```sh",
-        run.command,
-        "```",
-        "",
+        _heading(run),
         f"{data['images']} images ({parts}); seed {metrics['seed']}; "
         f"{sum(metrics['seconds'].values()) / 60:.0f} minutes on {run.cores}.",
     ]
@@ -74,6 +75,133 @@ def page(name: str, metrics: dict[str, Any]) -> str:
     lines += ["", "## Threshold sweep", "", *_sweep(metrics["localization"])]
     lines += ["", "## Ages", "", *_ages(metrics["ages"])]
     return "\n".join(lines) + "\n"
+
+
+def losses_page(results: dict[str, Any]) -> str:
+    """The page of the comparison of losses, as Markdown."""
+    data, plan = results["data"], results["configuration"]["comparison"]
+    training = results["configuration"]["training"]
+    used = ", ".join(f"{part} {data['parts'][part]}" for part in ("train", "validation", "test"))
+    hours = sum(results["seconds"].values()) / 3600
+    schedule = training["schedule"]
+    return f"""{_heading(LOSSES)}
+{data["images"]} images ({used}); seeds {", ".join(map(str, plan["seeds"]))}; {hours:.1f} hours on
+{LOSSES.cores}.
+
+All errors are those of the test images, in months, means over the seeds; settings were chosen on
+the validation images. A single number counts as a distribution that is all in one place: its CRPS
+is its absolute error. Calibrated intervals are conformal ones. They too come from the validation
+images, which have chosen the settings; what that spoils would show in their coverage of the test
+images. Gains are paired over the images, each with its mean error over the seeds, with 95%
+bootstrap intervals: these say how much the images decide, not how much the seeds do.
+
+## Heads on fixed features
+
+The feature map of `{plan["backbone"]["name"]}` with ImageNet weights, at stride
+{plan["backbone"]["stride"]} of images of {training["size"]} pixels, pooled to {plan["grid"]} x
+{plan["grid"]} cells, learns nothing. On it, and the sex, a head with one hidden layer of
+{plan["hidden"]} units trains for {plan["epochs"]} epochs. Every loss had {plan["trials"]} trials,
+at the same learning rates and weight decays.
+
+{_losses(results["heads"])}
+
+What was chosen, by the MAE on the validation images:
+
+{_chosen(results["heads"])}
+
+## Sigma and weight
+
+The expectation loss on the same features, at the rates that it has chosen: MAE / CRPS on the
+validation images, means over the seeds. Weights are multiples of sigma; weight 0 is the expectation
+alone.
+
+{_scan(results["scan"], plan)}
+
+![MAE and CRPS by sigma and weight](losses-scan.png)
+
+## Whole networks
+
+L1 and the two others that were best on the validation images, each with the settings that it has
+chosen above: `{training["backbone"]["name"]}` from ImageNet weights, all layers,
+{schedule["epochs"][0]} epochs, at a rate of up to {schedule["learning_rate"][0]:g}.
+
+{_losses(results["whole"])}
+
+MAE of each seed:
+
+{_seeds(results["whole"], plan["seeds"])}
+"""
+
+
+def _losses(scores: dict[str, Any]) -> str:
+    """Every loss's figures, means over the seeds."""
+
+    def row(loss: str, of_seeds: dict[str, Any], gain: dict[str, Any]) -> Iterable[str]:
+        def figure(name: str, form: str = ".3f") -> str:
+            return "-" if of_seeds[name] is None else f"{of_seeds[name]:{form}}"
+
+        low, high = gain["interval"]
+        return _row(
+            loss, figure("mae", ".2f"), figure("rmse", ".2f"), figure("bias", "+.2f"),
+            figure("cs6"), figure("cs12"), figure("crps", ".2f"),
+            figure("coverage90"), figure("width90", ".1f"),
+            figure("calibrated_coverage90"), figure("calibrated_width90", ".1f"),
+            "-" if loss == "l1" else f"{gain['gain']:+.2f} ({low:+.2f} to {high:+.2f})",
+        )  # fmt: skip
+
+    return _table(
+        ("loss", "MAE", "RMSE", "bias", "within 6", "within 12", "CRPS", "90% covers", "width",
+         "calibrated covers", "width", "gain on L1"),
+        [row(loss, found["mean"], found["gain_on_l1"]) for loss, found in scores.items()],
+    )  # fmt: skip
+
+
+def _chosen(scores: dict[str, Any]) -> str:
+    """What each loss's trials came to, and the settings of the best."""
+
+    def row(loss: str, found: dict[str, Any]) -> Iterable[str]:
+        tried = sorted(trial["mae"][0] for trial in found["trials"])
+        settings = (
+            f"{name} {value:g}"
+            for name, value in found["chosen"].items()
+            if name not in ("mae", "crps")
+        )
+        figures = (f"{value:.2f}" for value in (tried[0], median(tried), tried[-1]))
+        return _row(loss, *figures, ", ".join(settings))
+
+    return _table(
+        ("loss", "best", "median", "worst", "settings of the best"),
+        [row(loss, found) for loss, found in scores.items()],
+    )
+
+
+def _scan(trials: list[dict[str, Any]], plan: dict[str, Any]) -> str:
+    """Validation figures, sigma by weight."""
+    cells = iter(f"{mean(trial['mae']):.2f} / {mean(trial['crps']):.2f}" for trial in trials)
+    return _table(
+        ("sigma", *(f"weight {weight:g}" for weight in plan["weights"])),
+        [_row(f"{sigma:g}", *(next(cells) for _ in plan["weights"])) for sigma in plan["sigmas"]],
+    )
+
+
+def _seeds(scores: dict[str, Any], seeds: list[int]) -> str:
+    """Each network's MAE."""
+    return _table(
+        ("loss", *(f"seed {seed}" for seed in seeds)),
+        [
+            _row(loss, *(f"{figures['mae']:.2f}" for figures in found["seeds"]))
+            for loss, found in scores.items()
+        ],
+    )
+
+
+def _table(header: tuple[str, ...], rows: list[Iterable[str]]) -> str:
+    lines = [*_row(*header), _rule(len(header)), *(line for row in rows for line in row)]
+    return "\n".join(lines)
+
+
+def _heading(run: Run) -> str:
+    return f"# {run.title}\n\nMade by\n\n```sh\n{run.command}\n```\n"
 
 
 def _regions(localization: dict[str, Any]) -> Iterable[str]:
@@ -167,10 +295,10 @@ def _rule(columns: int) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that belongs into this folder, by its path."""
-    names = [name for name in RUNS if (HERE / f"{name}.json").exists()]
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(HERE.glob("*.json"))}
     return {
-        HERE / f"{name}.md": page(name, json.loads((HERE / f"{name}.json").read_text()))
-        for name in names
+        HERE / f"{name}.md": losses_page(figures) if name == "losses" else page(name, figures)
+        for name, figures in found.items()
     }
 
 

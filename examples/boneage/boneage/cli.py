@@ -105,6 +105,19 @@ def predict(
 
 
 @app.command()
+def losses(
+    out: Out = Path("runs/losses"),
+    preset: Preset = None,
+    data: Data = None,
+    changes: Overrides = None,
+) -> None:
+    """Compare the losses: on fixed features first, then the best of them on whole networks."""
+    from boneage.comparison.compare import compare_losses
+
+    compare_losses(_configure(out, preset, data, changes), out, console)
+
+
+@app.command()
 def phantom(
     folder: Annotated[Path, typer.Argument(help="A new folder, in the RSNA layout.")],
     count: Annotated[int, typer.Option(help="How many radiographs.")] = 1200,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -33,6 +33,8 @@ TRUTH = {
 }
 
 Region = Literal["whole", "hand", "region1", "region2"]
+Loss = Literal["l1", "l2", "cross-entropy", "kl", "mean-variance", "crps", "expectation", "ldl"]
+LOSSES: tuple[str, ...] = get_args(Loss)
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -220,12 +222,17 @@ class Model(Section):
     # It names a folder.
     name: str = Field(pattern=r"^\w[\w+.-]*$")
     regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=3)]
-    loss: Literal["l1", "ldl"] = "ldl"
+    loss: Loss = "ldl"
     seed: Seed | None = None
 
 
 class Training(Section):
-    """What all age models of a run share."""
+    """What all age models of a run share.
+
+    `sigma` is that of the labels of `ldl` and `kl` in months, `weight` that of the divergence in
+    `ldl` (by default sigma); `mean_weight` and `variance_weight` are those of `mean-variance`, by
+    default the published ones, which are for years.
+    """
 
     size: int = Field(112, ge=32)
     backbone: Backbone = Backbone()
@@ -233,6 +240,8 @@ class Training(Section):
     sex: bool = True
     sigma: float = Field(15, gt=0)
     weight: float | None = Field(None, ge=0)
+    mean_weight: float = Field(0.2 / 144, ge=0)
+    variance_weight: float = Field(0.05 / 144, ge=0)
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
     models: Annotated[tuple[Model, ...], Field(min_length=1)] = (
@@ -247,6 +256,28 @@ class Training(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"models: expected different names, got {names}")
         return self
+
+
+class LossComparison(Section):
+    """How `boneage losses` compares the losses.
+
+    First on the features of one pretrained network, pooled to `grid` x `grid` cells, that learn
+    nothing: a small head is trained with every loss, at `trials` settings each. `sigmas` and
+    `weights`, in multiples of sigma, are the grid on which the expectation loss is looked at
+    closer. Then the `whole` best losses beside L1 train a whole network, as `training` says.
+    """
+
+    backbone: Backbone = Backbone(stride=16)
+    grid: Count = 4
+    hidden: Count = 256
+    dropout: float = Field(0.5, ge=0, lt=1)
+    epochs: Count = 20
+    batch_size: int = Field(128, ge=2)
+    trials: Count = 16
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    sigmas: tuple[Positive, ...] = (3, 5, 8, 12, 18, 27)
+    weights: tuple[Annotated[float, Field(ge=0)], ...] = (0, 0.1, 0.3, 1, 3, 10, 100)
+    whole: int = Field(2, ge=0, lt=len(LOSSES))
 
 
 class Hardware(Section):
@@ -270,6 +301,7 @@ class Config(Section):
     contrast: Literal["none", "percentile", "local"] = "percentile"
     localization: Localization = Localization()
     training: Training = Training()
+    comparison: LossComparison = LossComparison()
     hardware: Hardware = Hardware()
     bootstrap: int = Field(2000, ge=100)
     seed: Seed = 0

@@ -54,16 +54,15 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
     check_hardware(config.hardware)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    data = _get_data(config, folder, console)
+    data = get_data(config, folder, console)
     stages = plan_stages(config, folder, data)
     # Only now, so that a refused command leaves a run's own configuration alone.
-    with atomic_path(folder / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_config(config, folder)
     _forget_results(folder, stages)
     write_json(folder / "plan.json", stages.keys())
     for task in _tasks(config, data, stages, console):
         if STAGES.index(task.command) <= last:
-            _do(task, console)
+            do_task(task, console)
     if last >= STAGES.index("evaluate"):
         metrics = evaluate(config, folder, stages)
         print_summary(metrics, console)
@@ -102,7 +101,8 @@ def _tasks(config: Config, data: Path, stages: RunStages, console: Console) -> I
         yield Task("train", f"model {model.name}", own, learn)
 
 
-def _do(task: Task, console: Console) -> None:
+def do_task(task: Task, console: Console) -> None:
+    """Do a task, unless it is done, and say how long it took."""
     if task.stage.done:
         console.print(f"[dim]{task.title}: done before[/dim]")
         return
@@ -112,6 +112,12 @@ def _do(task: Task, console: Console) -> None:
     task.work()
     task.stage.finish(time.perf_counter() - start)
     console.print(f"[dim]{task.title}: {task.stage.seconds:.0f} s[/dim]")
+
+
+def write_config(config: Config, folder: Path) -> None:
+    """Keep the configuration that a run is started with."""
+    with atomic_path(folder / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def read_config(folder: Path) -> Config:
@@ -129,7 +135,8 @@ def data_folder(config: Config, folder: Path) -> Path:
     return folder / "phantom" if config.data is None else config.data
 
 
-def _get_data(config: Config, folder: Path, console: Console) -> Path:
+def get_data(config: Config, folder: Path, console: Console) -> Path:
+    """The folder of a run's radiographs, which are drawn there if no data set was named."""
     data = data_folder(config, folder)
     if config.data is None:
         if config.phantom is None:

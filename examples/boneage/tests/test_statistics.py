@@ -81,3 +81,11 @@ def test_median_box_is_chosen_on_one_half_and_scored_on_the_other() -> None:
     )
     assert median_box_scores(samples, "Wrist") == {"mean_iou": 0.5, "ap50": 0.5, "pointing": 0.5}
     assert median_box_scores(samples, "Hand") is None
+
+
+def test_pairing_of_several_models_is_that_of_their_mean_errors() -> None:
+    months, truth = _ages()
+    others = np.stack([months + 1, months - 4, truth + 12], axis=1)
+    found = paired_difference(others, months, truth, **SAMPLING)
+    error = np.abs(others - truth[:, None]).mean() - np.abs(months - truth).mean()
+    assert found["gain"] == pytest.approx(error, rel=1e-5)

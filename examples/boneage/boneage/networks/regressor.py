@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from boneage.config import BinRange, Model, Training
 from boneage.data.batches import to_float
 from boneage.networks.backbones import FeatureNetwork
+from boneage.networks.losses import SCALAR
 
 _SEX_UNITS = 32
 
@@ -29,8 +30,8 @@ class AgeNetwork(nn.Module):
     """Backbone, convolution, max pooling, sex through 32 units, and the ages.
 
     The head is the published one: a 3x3 convolution without activation and a 3x3 max pooling,
-    flattened, beside 32 linear units for the sex, then one linear layer. With the `ldl` loss that
-    layer has one output a bin; with `l1` a single one, in units of `scale` months about `center`.
+    flattened, beside 32 linear units for the sex, then one linear layer. That has one output a bin;
+    with the losses `l1` and `l2` a single one, in units of `scale` months about `center`.
     """
 
     def __init__(self, config: Training, model: Model, bins: BinRange):
@@ -47,13 +48,7 @@ class AgeNetwork(nn.Module):
         cells = cells - 2 if valid else cells
         self.pool = nn.MaxPool2d(min(3, cells))
         width = config.head_channels * (cells // min(3, cells)) ** 2
-        covariates = 1 if config.sex else 0
-        if model.loss == "ldl":
-            self.head: nn.Module = ExpectationHead(
-                width, self.bins, covariates=covariates, covariate_hidden=(_SEX_UNITS,)
-            )
-        else:
-            self.head = ScalarHead(width, covariates, self.bins)
+        self.head = make_head(model.loss, width, 1 if config.sex else 0, self.bins)
 
     def forward(self, images: Tensor, sex: Tensor) -> Tensor:
         """Images (N, R, S, S) in [0, 1], sex (N,): +1, -1, 0 unknown -> logits (N, K) or (N,)."""
@@ -90,8 +85,15 @@ class AgeNetwork(nn.Module):
         return int(cells)
 
 
+def make_head(loss: str, in_features: int, covariates: int, bins: Bins) -> nn.Module:
+    """The last layers of a network for that loss: one output a bin, or a single one."""
+    if loss in SCALAR:
+        return ScalarHead(in_features, covariates, bins)
+    return ExpectationHead(in_features, bins, covariates=covariates, covariate_hidden=(_SEX_UNITS,))
+
+
 class ScalarHead(nn.Module):
-    """Features and sex -> one age in months (N,), for regression with the L1 loss."""
+    """Features and sex -> one age in months (N,), for regression with the L1 or the L2 loss."""
 
     def __init__(self, in_features: int, covariates: int, bins: Bins):
         super().__init__()
@@ -101,7 +103,7 @@ class ScalarHead(nn.Module):
         # Ages that fill the bins have about this mean and deviation: the output is standardized.
         self.center, self.scale = (first + last) / 2, (last - first) / 6
 
-    def forward(self, features: Tensor, covariates: Tensor | None) -> Tensor:
+    def forward(self, features: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Features (N, F), covariates (N, 1) -> months (N,)."""
         if self.covariate is not None:
             features = torch.cat([features, self.covariate(covariates)], dim=1)

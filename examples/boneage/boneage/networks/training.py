@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from ldlcam import ExpectationLDLLoss, triangular_labels
+from ldlcam import triangular_labels
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -25,6 +25,7 @@ from boneage.data.batches import Batch, augment, to_float
 from boneage.errors import UserError
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.losses import make_loss
 from boneage.networks.regressor import AgeNetwork, decode
 from boneage.run_folder import atomic_path, writing
 
@@ -121,23 +122,17 @@ class LocalizerTask(_Task):
 
 
 class AgeTask(_Task):
-    """An age network learns the age, or its distribution and expectation together."""
+    """An age network learns the age, or its distribution."""
 
     network: AgeNetwork
 
     def __init__(self, network: AgeNetwork, config: Training, loss: str, steps: int, seed: int = 0):
         super().__init__(network, config.schedule, config.augmentation, steps, seed)
-        self.loss = (
-            ExpectationLDLLoss(network.bins, config.sigma, config.weight) if loss == "ldl" else None
-        )
+        self.loss = make_loss(loss, network.bins, config)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss of one batch."""
-        output = self.network(batch.images, batch.sex)
-        if self.loss is None:
-            loss = F.l1_loss(output, batch.months)
-        else:
-            loss = self.loss(output, batch.months)
+        loss: Tensor = self.loss(self.network(batch.images, batch.sex), batch.months)
         self.log("loss", loss, prog_bar=True)
         return loss
 

@@ -37,15 +37,14 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
     samples = Samples.load(stages.prepared.folder)
     metrics = {
         "preset": config.preset,
-        "data": _data(config, samples),
+        "data": describe_data(config, samples),
         "seed": config.seed,
         "localization": {
             region: _localization(region, stages.attention[region], stages.regions[region], samples)
             for region in REGIONS
         },
         "ages": _ages(config, samples, stages.models),
-        "versions": {name: metadata.version(name) for name in _PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions(),
         "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
     if config.data is None:
@@ -56,7 +55,14 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
     return metrics
 
 
-def _data(config: Config, samples: Samples) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Versions of what the figures were computed with."""
+    packages = {name: metadata.version(name) for name in _PACKAGES}
+    return packages | {"python": platform.python_version()}
+
+
+def describe_data(config: Config, samples: Samples) -> dict[str, Any]:
+    """How many images there are in each part, and of which data set."""
     parts, counts = np.unique(samples.parts, return_counts=True)
     described: dict[str, Any] = {
         "images": len(samples),

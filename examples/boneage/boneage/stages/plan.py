@@ -60,14 +60,14 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
     Without the data set the keys fit no stage: good for reading a run, not for going on.
     """
     plan = config.localization
-    data_key = _key(
+    data_key = make_key(
         config.digest("split", "bins", "contrast"),
         _data_digest(data),
         (config.digest("phantom"), phantom.fingerprint()) if config.data is None else "",
     )
     # The stages after it each read one size: another size asks for these images, not for theirs.
     sizes = {region: getattr(plan, region).size for region in REGIONS}, config.training.size
-    prepared = Stage(folder / "prepare", _key(data_key, sizes))
+    prepared = Stage(folder / "prepare", make_key(data_key, sizes))
     learned_with = _learned_with(config)
     attention: dict[str, Stage] = {}
     regions: dict[str, Stage] = {}
@@ -76,18 +76,18 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
         erased = regions["region1"].key if region == "region2" else ""
         begun = [stage.key for stage in attention.values()] if plan.warm_start else []
         learning = plan.sex, own.model_dump(exclude=_ASKED)
-        attention_key = _key(data_key, erased, begun, learning, learned_with)
+        attention_key = make_key(data_key, erased, begun, learning, learned_with)
         attention[region] = Stage(folder / f"attention-{region}", attention_key)
         rule = plan.window, plan.mirror, plan.component, plan.thresholds
-        find_key = _key(attention_key, rule, own.model_dump(include=_ASKED))
+        find_key = make_key(attention_key, rule, own.model_dump(include=_ASKED))
         regions[region] = Stage(folder / f"regions-{region}", find_key)
-    crop_key = _key(data_key, config.training.size, *(regions[name].key for name in REGIONS))
+    crop_key = make_key(data_key, config.training.size, *(regions[name].key for name in REGIONS))
     shared = config.training.model_dump(exclude={"models"})
 
     def model_stage(model: Model) -> Stage:
         seen = data_key if model.regions == ("whole",) else crop_key
         own = model.model_dump(exclude={"seed"}), _learned_with(config.for_model(model))
-        own_key = _key(seen, shared, *own)
+        own_key = make_key(seen, shared, *own)
         return Stage(folder / f"model-{model.name}", own_key)
 
     return RunStages(
@@ -110,7 +110,7 @@ def _data_digest(data: Path | None) -> str:
         return ""
     tables = (path for path in (find_table(data), data / "boxes.csv") if path.exists())
     images = [(str(path.relative_to(data)), _sampled(path)) for path in image_files(data)]
-    return _key(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in tables), images)
+    return make_key(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in tables), images)
 
 
 def _sampled(path: Path) -> tuple[int, str] | None:
@@ -130,5 +130,6 @@ def _sampled(path: Path) -> tuple[int, str] | None:
     return size, digest.hexdigest()
 
 
-def _key(*parts: Any) -> str:
+def make_key(*parts: Any) -> str:
+    """The key of what is computed from these parts, each told apart by its `repr`."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

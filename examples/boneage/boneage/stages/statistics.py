@@ -53,13 +53,25 @@ def paired_difference(
     """How much smaller the second model's MAE is, in months, with a 95% paired bootstrap interval.
 
     The images are resampled, not the models: the interval says nothing of another seed.
+
+    Args:
+        first: Predicted ages (N,), or (N, S) of S models each, in months.
+        second: Predicted ages of the other, of either shape.
+        truth: True ages (N,), in months.
+        resamples: Bootstrap samples.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The gain, its interval, and whether that excludes 0.
     """
+    errors = (
+        np.abs(months.T - truth).reshape(-1, len(truth)).mean(0) for months in (first, second)
+    )
 
-    def gain(one: Tensor, other: Tensor, target: Tensor) -> Tensor:
-        return mean_absolute_error(one, target) - mean_absolute_error(other, target)
+    def gain(one: Tensor, other: Tensor) -> Tensor:
+        return one.mean() - other.mean()
 
-    samples = _tensors(first, second, truth)
-    value, low, high = bootstrap(gain, *samples, resamples=resamples, seed=seed)
+    value, low, high = bootstrap(gain, *_tensors(*errors), resamples=resamples, seed=seed)
     return {
         "gain": float(value),
         "interval": [float(low), float(high)],

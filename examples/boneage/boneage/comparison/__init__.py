@@ -1,0 +1,1 @@
+"""The losses compared with each other: `boneage losses`."""

@@ -1,0 +1,64 @@
+"""Features of all images from one pretrained network that learns nothing here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn import functional as F
+
+from boneage.config import Config
+from boneage.data import splits
+from boneage.data.batches import RegionDataset, loader, signed_sex, to_float
+from boneage.data.samples import Samples
+from boneage.networks.backbones import FeatureNetwork
+from boneage.networks.devices import pick_device
+from boneage.run_folder import Stage, atomic_path, read_array
+from boneage.stages.prepare import whole_path
+
+_FILE = "features.npy"
+
+
+class Features(NamedTuple):
+    """Features (N, F) float32, standardized on those that learn, and ages (N,) in months."""
+
+    inputs: Tensor
+    months: Tensor
+
+
+def extract(config: Config, stage: Stage, prepared: Stage, console: Console) -> None:
+    """Write `features.npy` (N, F) float32: each whole image's feature map, pooled to a grid."""
+    plan = config.comparison
+    samples = Samples.load(prepared.folder)
+    images = read_array(whole_path(prepared, config.training.size), mapped=True)
+    dataset = RegionDataset([images], samples.months, samples.male, np.arange(len(samples)))
+    device = pick_device(config.hardware)
+    network = FeatureNetwork(plan.backbone).eval().to(device)
+    parts = []
+    with Progress(console=console) as progress, torch.no_grad():
+        bar = progress.add_task("extracting features", total=len(samples))
+        for batch in loader(dataset, 64, shuffle=False):
+            maps = network(to_float(batch.images.to(device)))
+            parts.append(F.adaptive_avg_pool2d(maps, plan.grid).flatten(1).cpu())
+            progress.advance(bar, len(batch.images))
+    with atomic_path(stage / _FILE) as temporary:
+        np.save(temporary, torch.cat(parts).numpy())
+
+
+def load_features(stage: Stage, samples: Samples) -> dict[str, Features]:
+    """Features and sex of the images that learn, choose and test, by the name of their part."""
+    features = torch.from_numpy(read_array(stage / _FILE))
+    learn = features[torch.from_numpy(samples.rows(splits.TRAIN))]
+    # A feature that never varies says nothing, whatever it is divided by.
+    features = (features - learn.mean(0)) / learn.std(0).clamp(min=1e-6)
+    inputs = torch.cat([features, signed_sex(samples.male)[:, None]], dim=1)
+    months = torch.from_numpy(samples.months)
+    rows = {
+        part: torch.from_numpy(samples.rows(part))
+        for part in (splits.TRAIN, splits.VALIDATION, splits.TEST)
+    }
+    return {part: Features(inputs[index], months[index]) for part, index in rows.items()}

@@ -1,0 +1,47 @@
+"""The losses that an age network can be trained with, by their names in the configuration."""
+
+from __future__ import annotations
+
+from ldlcam import (
+    BinCrossEntropyLoss,
+    Bins,
+    CRPSLoss,
+    ExpectationLDLLoss,
+    ExpectationLoss,
+    LabelDivergenceLoss,
+    MeanVarianceLoss,
+)
+from torch import nn
+
+from boneage.config import Training
+
+SCALAR = ("l1", "l2")
+"""Losses of a network that tells one number; the others are of one that tells a distribution."""
+
+
+def make_loss(name: str, bins: Bins, config: Training) -> nn.Module:
+    """The loss of that name, which takes outputs and ages (N,) in months.
+
+    Args:
+        name: One of `boneage.config.LOSSES`.
+        bins: The bins of the network's distribution.
+        config: The settings of the losses that have any.
+
+    Returns:
+        The loss; outputs are ages (N,) for those in `SCALAR`, and else logits (N, K).
+    """
+    if name == "l1":
+        return nn.L1Loss()
+    if name == "l2":
+        return nn.MSELoss()
+    if name == "cross-entropy":
+        return BinCrossEntropyLoss(bins)
+    if name == "mean-variance":
+        return MeanVarianceLoss(bins, config.mean_weight, config.variance_weight)
+    if name == "kl":
+        return LabelDivergenceLoss(bins, config.sigma)
+    if name == "crps":
+        return CRPSLoss(bins)
+    if name == "expectation":
+        return ExpectationLoss(bins)
+    return ExpectationLDLLoss(bins, config.sigma, config.weight)
