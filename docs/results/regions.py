@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from boneage.config import REGIONS
 from boneage.data import splits
-from boneage.data.images import even_contrast, read_radiograph
+from boneage.data.contrast import even_contrast
+from boneage.data.images import read_radiograph
 from boneage.data.samples import Samples
 from boneage.pipeline import data_folder, open_run
 from boneage.run_folder import read_array

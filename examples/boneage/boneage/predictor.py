@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from boneage.config import REGIONS, Config, Localizer, Model
 from boneage.data.cache import render
-from boneage.data.images import SUFFIXES, even_contrast, image_files, read_radiograph
+from boneage.data.contrast import even_contrast
+from boneage.data.dicom import Film
+from boneage.data.images import FORMATS, image_files, image_name, read_film
 from boneage.errors import UserError
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
@@ -33,7 +35,7 @@ COLUMNS = ("path", "sex", "months", "sd", "p5", "p95", "entropy", *_BOX_COLUMNS,
 
 @dataclass(frozen=True)
 class Patient:
-    """An image to be read, with the sex where it is known."""
+    """An image to be read, and the sex, where it is known better than from the image's file."""
 
     path: Path
     male: bool | None = None
@@ -77,26 +79,29 @@ class Predictor:
             yield from self._batch(batch)
 
     def _batch(self, batch: Sequence[Patient]) -> Iterator[dict[str, str]]:
-        images: dict[int, np.ndarray] = {}
+        films: dict[int, Film] = {}
         errors: dict[int, str] = {}
         for i, patient in enumerate(batch):
             try:
-                images[i] = even_contrast(read_radiograph(patient.path), self.config.contrast)
+                film = read_film(patient.path)
             except UserError as error:
                 errors[i] = str(error)
+                continue
+            male = film.male if patient.male is None else patient.male
+            pixels = even_contrast(film.pixels, self.config.contrast)
+            films[i] = film._replace(pixels=pixels, male=male)
         read = {}
-        if images:
-            known = [batch[i] for i in images]
-            read = dict(zip(images, self._read(known, list(images.values())), strict=True))
+        if films:
+            names = [image_name(batch[i].path) for i in films]
+            read = dict(zip(films, self._read(names, list(films.values())), strict=True))
         for i, patient in enumerate(batch):
             empty = dict.fromkeys(COLUMNS, "") | {"path": str(patient.path)}
             yield empty | (read[i] if i in read else {"error": errors[i]})
 
-    def _read(
-        self, patients: Sequence[Patient], images: Sequence[np.ndarray]
-    ) -> Iterator[dict[str, str]]:
-        sex = torch.tensor([_SEX[patient.male] for patient in patients])
-        regions = self._localize(patients, images, sex)
+    def _read(self, names: Sequence[str], films: Sequence[Film]) -> Iterator[dict[str, str]]:
+        images = [film.pixels for film in films]
+        sex = torch.tensor([_SEX[film.male] for film in films])
+        regions = self._localize(names, images, sex)
         size = self.config.training.size
         crops = np.stack([
             np.stack(render(image, [
@@ -106,22 +111,24 @@ class Predictor:
             for i, image in enumerate(images)
         ])  # fmt: skip
         ages = self.network.predict(torch.from_numpy(crops), sex)
-        for i, patient in enumerate(patients):
-            boxes = torch.cat([regions[name].boxes[i] for name in REGIONS]).tolist()
+        for i, film in enumerate(films):
+            boxes = [_in_file(regions[name].boxes[i].tolist(), film) for name in REGIONS]
             flags = [f"no-{name}" for name in REGIONS if not regions[name].valid[i]]
-            if patient.male is None:
+            if film.male is None:
                 flags.append("sex-unknown")
+            if film.mirrored:
+                flags.append("right-hand")
             # A model without a distribution knows no spread: those cells stay empty.
             figures = ["" if column[i].isnan() else f"{column[i]:.2f}" for column in ages]
             yield {
-                "sex": {True: "M", False: "F", None: ""}[patient.male],
+                "sex": {True: "M", False: "F", None: ""}[film.male],
                 **dict(zip(("months", "sd", "p5", "p95", "entropy"), figures, strict=True)),
-                **{name: f"{corner:.1f}" for name, corner in zip(_BOX_COLUMNS, boxes, strict=True)},
+                **dict(zip(_BOX_COLUMNS, chain.from_iterable(boxes), strict=True)),
                 "flags": " ".join(flags),
             }
 
     def _localize(
-        self, patients: Sequence[Patient], images: Sequence[np.ndarray], sex: Tensor
+        self, names: Sequence[str], images: Sequence[np.ndarray], sex: Tensor
     ) -> dict[str, Regions]:
         plan = self.config.localization
         shapes = torch.tensor([image.shape for image in images])
@@ -130,13 +137,21 @@ class Predictor:
             own: Localizer = getattr(plan, region)
             small = np.stack([render(image, [(own.size, None)])[0] for image in images])
             if region == "region2":
-                ids = [patient.path.stem for patient in patients]
-                small = erase_region(small, regions["region1"], shapes, ids)
+                small = erase_region(small, regions["region1"], shapes, names)
             heatmaps = attend(self.localizers[region], small, sex).heatmaps
             if region == "region2":
                 heatmaps = exclude_region(heatmaps, regions["region1"], shapes)
             regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
         return regions
+
+
+def _in_file(box: Sequence[float], film: Film) -> list[str]:
+    """A box's corners as text, in pixels of the image as it lies in its file."""
+    x1, y1, x2, y2 = box
+    if film.mirrored:
+        width = film.pixels.shape[1]
+        x1, x2 = width - x2, width - x1
+    return [f"{corner:.1f}" for corner in (x1, y1, x2, y2)]
 
 
 def collect(paths: Sequence[Path], male: bool | None) -> list[Patient]:
@@ -147,7 +162,7 @@ def collect(paths: Sequence[Path], male: bool | None) -> list[Patient]:
         if path.is_dir():
             found = image_files(path)
             if not found:
-                raise UserError(f"{path}: no images ({', '.join(SUFFIXES)}) in it or below it")
+                raise UserError(f"{path}: no images ({FORMATS}) in it or below it")
         patients += [Patient(image, male) for image in found]
     return patients
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 settings.register_profile("boneage", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("boneage")
@@ -18,6 +20,7 @@ settings.load_profile("boneage")
 HEADER = "id,boneage,male"
 IMAGES = "boneage-training-dataset"
 TABLE = "boneage-training-dataset.csv"
+PATIENT = "Doe^Jane"
 
 
 def noise(seed: int, height: int = 24, width: int = 18) -> np.ndarray:
@@ -35,6 +38,32 @@ def write_images(folder: Path, names: Iterable[str]) -> list[Path]:
     return [
         write_image(folder / f"{name}.png", noise(seed)) for seed, name in enumerate(names, start=1)
     ]
+
+
+def dicom(pixels: np.ndarray, *, bits: int = 12, **tags: object) -> Dataset:
+    """A computed radiography image that holds the pixels as they are."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID = meta.MediaStorageSOPClassUID
+    data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    data.PatientName, data.PatientID = PATIENT, "4711"
+    data.Rows, data.Columns = pixels.shape[-2:] if pixels.ndim < 4 else pixels.shape[1:3]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8 * pixels.itemsize, bits, bits - 1
+    data.PixelRepresentation = int(pixels.dtype.kind == "i")
+    data.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        setattr(data, name, value)
+    return data
+
+
+def write_dicom(data: Dataset, path: Path) -> Path:
+    data.save_as(path, enforce_file_format=True)
+    return path
 
 
 @pytest.fixture

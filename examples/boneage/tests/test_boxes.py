@@ -152,7 +152,7 @@ def test_a_row_that_is_no_box_is_named(tmp_path: Path, row: str, message: str) -
     [
         ("id,reader,region,x1,y1,x2", "no column y2; expected the header id,reader,region,x1"),
         ("id,region,x,y,w,h", "no column reader, x1, y1, x2, y2"),
-        (HEADER.replace(",", ";"), "separated by semicolons; save it with commas"),
+        (HEADER.replace(",", "|"), "no column id, reader, region, x1, y1, x2, y2"),
         ("", "no column id"),
     ],
 )

@@ -20,7 +20,8 @@ from PIL import Image
 
 from boneage.data import cache
 from boneage.data.cache import View, render, whole_pool, write_views
-from boneage.data.images import even_contrast, read_radiograph
+from boneage.data.contrast import even_contrast
+from boneage.data.images import read_radiograph
 from boneage.errors import UserError
 
 

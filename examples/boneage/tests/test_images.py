@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from boneage.data.images import even_contrast, read_radiograph
+from boneage.data.contrast import even_contrast
+from boneage.data.images import read_radiograph
 from boneage.errors import UserError
 
 GREY = noise(0, 20, 30)
@@ -187,13 +188,13 @@ def test_a_folder(tmp_path: Path) -> None:
 )
 def test_no_image_at_all(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    assert "PNG, JPEG or TIFF" in refusal(tmp_path / "a.png")
+    assert "PNG, JPEG, TIFF or DICOM" in refusal(tmp_path / "a.png")
 
 
 def test_formats_that_would_be_run_or_are_not_promised(tmp_path: Path) -> None:
     for name in ("GIF", "BMP", "EPS"):
         Image.fromarray(GREY).save(tmp_path / "a.png", format=name)
-        assert "not an image in PNG, JPEG or TIFF" in refusal(tmp_path / "a.png")
+        assert "not an image in PNG, JPEG, TIFF or DICOM" in refusal(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])

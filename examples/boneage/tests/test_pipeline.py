@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import PATIENT, dicom, write_dicom
 from PIL import Image
 from rich.console import Console
 from safetensors.numpy import load_file
@@ -180,6 +181,29 @@ def test_predict_reads_what_the_run_evaluated(finished: Path, tmp_path: Path) ->
         expected = float(known[Path(row["path"]).stem]["H+R1+R2"])
         assert float(row["months"]) == pytest.approx(expected, abs=0.05)
         assert float(row["p5"]) <= float(row["months"]) <= float(row["p95"])
+
+
+def test_predict_of_a_dicom_file_is_that_of_the_picture(finished: Path, tmp_path: Path) -> None:
+    """The file says the sex, and that it is a right hand: it is turned, and its boxes back."""
+    picture = next((finished / "phantom" / "boneage-training-dataset").glob("*.png"))
+    with Image.open(picture) as image:
+        pixels = np.asarray(image)
+    file = tmp_path / f"{picture.stem}.dcm"
+    tags = {"PatientSex": "F", "ImageLaterality": "R"}
+    write_dicom(dicom(np.ascontiguousarray(pixels[:, ::-1]), bits=8, **tags), file)
+    predictor = Predictor(*open_run(finished))
+    expected, row = predictor.rows([Patient(picture, False), Patient(file)])
+    assert row["flags"] == "right-hand"
+    assert {name: row[name] for name in ("sex", "months", "sd", "p5", "p95")} == {
+        name: expected[name] for name in ("sex", "months", "sd", "p5", "p95")
+    }
+    for region in ("hand", "region1", "region2"):
+        (x1, x2), (left, right) = (
+            [float(each[f"{region}_{corner}"]) for corner in ("x1", "x2")]
+            for each in (expected, row)
+        )
+        assert [96 - right, 96 - left] == pytest.approx([x1, x2], abs=0.11)
+    assert PATIENT not in str(row)
 
 
 def test_predict_makes_rows_of_bad_images(finished: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from boneage.config import Split
 from boneage.data.boxes import read_boxes
-from boneage.data.images import even_contrast, read_radiograph
+from boneage.data.contrast import even_contrast
+from boneage.data.images import read_radiograph
 from boneage.data.splits import split_ids
 from boneage.data.tables import read_table
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
 import pytest
 from conftest import HEADER, IMAGES, TABLE, write_images
 from hypothesis import given
@@ -168,7 +170,7 @@ def test_ages_at_the_ends_and_between_bins_are_taken(data_set: MakeData, age: st
     assert read(data_set(f"1,{age},True")) == [("1", float(age), True)]
 
 
-@pytest.mark.parametrize("age", ["inf", "-inf", "NaN", "-5", "0.999", "240.001", '"94,5"', "1 2"])
+@pytest.mark.parametrize("age", ["inf", "-inf", "NaN", "-5", "0.999", "240.001", '"1,094"', "1 2"])
 def test_ages_beyond_or_unreadable_are_not(data_set: MakeData, age: str) -> None:
     assert "row 2: id 1: the age" in refusal(data_set(f"1,{age},True"))
 
@@ -233,8 +235,7 @@ def test_an_id_cannot_lead_out_of_the_folder(data_set: MakeData, id: str) -> Non
         ("id,boneage (years),male", "no column for the age"),
         ("id,boneage,male,sex", "more than one column for the sex (male, sex)"),
         ("id,boneage,Bone Age (months),male", "more than one column for the age"),
-        ("id;boneage;male", "its columns are separated by semicolons; save it with commas"),
-        ("id\tboneage\tmale", "its columns are separated by tabs; save it with commas"),
+        ("id|boneage|male", "no column for the id or the age or the sex"),
         ("1377,180,False", "no column for the id"),
         ("", "no column for the id"),
     ],
@@ -246,14 +247,59 @@ def test_a_table_without_its_columns_says_which(
     if not header:
         (folder / TABLE).write_text("")
     text = refusal(folder)
-    assert text.startswith(f"{folder}: no CSV table with columns for id, boneage (months) and male")
+    assert text.startswith(f"{folder}: no CSV or XLSX table with an id, boneage (months) and male")
     assert f"{TABLE}: {message}" in text
 
 
-def test_a_spreadsheet_is_to_be_saved_as_csv(data_set: MakeData) -> None:
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("age", ["12.5", '"12,5"'])
+def test_separators_and_points_of_many_languages(
+    data_set: MakeData, separator: str, age: str
+) -> None:
+    rows = (f"1377,{age},False".replace(f",{age},", f"{separator}{age}{separator}"),)
+    folder = data_set(*rows, header=HEADER.replace(",", separator), names=["1377"])
+    assert read(folder) == [("1377", 12.5, False)]
+
+
+def _spreadsheet(path: Path, *rows: tuple[object, ...]) -> Path:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.create_sheet("another").append(("id", "boneage", "male"))
+    book.save(path)
+    return path
+
+
+def test_the_test_set_s_spreadsheet(data_set: MakeData) -> None:
+    folder = data_set(names=["4360", "4361"], images="Test Set Images")
+    (folder / TABLE).unlink()
+    header = ("Case ID", "Sex", "Ground truth bone age (months)")
+    rows = (4360, "M", 112.5), (None, None, None), (4361.0, "F", 96)
+    table = _spreadsheet(folder / "Bone age ground truth.xlsx", header, *rows)
+    (folder / "~$Bone age ground truth.xlsx").write_bytes(b"open in another window")
+    assert find_table(folder) == table
+    assert read(folder) == [("4360", 112.5, True), ("4361", 96, False)]
+
+
+def test_rows_of_a_spreadsheet_are_named(data_set: MakeData) -> None:
+    folder = data_set(names=["1", "2"])
+    (folder / TABLE).unlink()
+    _spreadsheet(folder / "a.xlsx", ("id", "boneage", "male"), (1, 12, True), (), (2, "?", False))
+    assert "row 4: id 2: the age '?' is not a number of months" in refusal(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive", "an archive of nothing"])
+def test_a_broken_spreadsheet_is_named(data_set: MakeData, content: bytes | str) -> None:
     folder = data_set("1377,180,False")
-    (folder / TABLE).rename(folder / "Bone age ground truth.xlsx")
-    assert "Bone age ground truth.xlsx: a spreadsheet; save it as CSV" in refusal(folder)
+    (folder / TABLE).unlink()
+    if isinstance(content, str):
+        with zipfile.ZipFile(folder / "a.xlsx", "w") as archive:
+            archive.writestr("[Content_Types].xml", "<broken")
+    else:
+        (folder / "a.xlsx").write_bytes(content)
+    text = refusal(folder)
+    assert "a.xlsx: not readable as an XLSX table (" in text
+    assert "save it as CSV" in text
 
 
 def test_two_tables_of_ages_are_refused(data_set: MakeData) -> None:
@@ -300,7 +346,7 @@ def test_yes_and_no_do_not_answer_sex(data_set: MakeData, sex: str) -> None:
 def test_an_empty_folder_a_missing_one_and_a_file(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    assert "empty: no CSV table with columns" in refusal(tmp_path / "empty")
+    assert "empty: no CSV or XLSX table with an id" in refusal(tmp_path / "empty")
     assert "missing: no such folder of radiographs" in refusal(tmp_path / "missing")
     assert "file: no such folder of radiographs" in refusal(tmp_path / "file")
 
@@ -308,8 +354,8 @@ def test_an_empty_folder_a_missing_one_and_a_file(tmp_path: Path) -> None:
 def test_a_table_without_rows_or_without_images(data_set: MakeData) -> None:
     folder = data_set(names=["1"])
     assert "has a header but no rows" in refusal(folder)
-    (folder / IMAGES / "1.png").rename(folder / IMAGES / "1.dcm")
-    assert "no images (.png, .jpg" in refusal(folder)
+    (folder / IMAGES / "1.png").rename(folder / IMAGES / "1.gif")
+    assert "no images (PNG, JPEG" in refusal(folder)
 
 
 # ------------------------------------------------------------------------------------- parts

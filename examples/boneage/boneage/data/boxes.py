@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boneage.data.rows import Row, read_header, read_rows
+from boneage.data.rows import Row, parse_number, read_header, read_rows
 from boneage.errors import UserError
 
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -81,7 +81,7 @@ def _of_reader(
 def _box(row: Row, where: str) -> np.ndarray:
     corners = [row.cells[name] for name in _CORNERS]
     try:
-        box = np.array([float(corner) for corner in corners])
+        box = np.array([parse_number(corner) for corner in corners])
     except ValueError:
         raise UserError(f"{where}: expected numbers x1, y1, x2, y2, got {corners}") from None
     if not np.isfinite(box).all() or box[0] >= box[2] or box[1] >= box[3]:

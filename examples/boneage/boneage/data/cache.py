@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from ldlcam import crop_and_resize
 
-from boneage.data.images import even_contrast, read_radiograph
+from boneage.data.contrast import even_contrast
+from boneage.data.images import read_radiograph
 from boneage.errors import UserError
 from boneage.run_folder import atomic_path, writing
 

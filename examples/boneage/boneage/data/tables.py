@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from boneage.data.images import SUFFIXES, image_files
-from boneage.data.rows import Row, read_header, read_rows
+from boneage.data.images import FORMATS, image_files, image_name
+from boneage.data.rows import SUFFIXES, Row, parse_number, read_header, read_rows
 from boneage.errors import UserError
 
 # The spellings of the RSNA tables: small letters, and nothing but letters.
@@ -37,7 +37,7 @@ def read_table(folder: Path, *, first: float, last: float) -> list[Radiograph]:
     """Read a data set in one of the RSNA layouts, sorted by id.
 
     Args:
-        folder: The folder with one CSV table of ages and, in it or below it, the images.
+        folder: The folder with one table of ages, CSV or XLSX, and, in it or below it, the images.
         first: Least age that can be told, in months.
         last: Greatest age that can be told, in months.
 
@@ -76,10 +76,10 @@ def id_order(id: str) -> tuple[int, int, str]:
 
 
 def find_table(folder: Path) -> Path:
-    """The CSV table of ages in a data set's folder.
+    """The table of ages in a data set's folder, CSV or XLSX.
 
     Raises:
-        UserError: If there is none, or more than one; it says what each CSV file lacks.
+        UserError: If there is none, or more than one; it says what each table lacks.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of radiographs")
@@ -89,11 +89,9 @@ def find_table(folder: Path) -> Path:
         raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
     tables, others = [], []
     for path in paths:
-        if path.name.startswith(".") or not path.is_file():
+        if path.name.startswith((".", "~$")) or not path.is_file():
             continue
-        if path.suffix.lower() == ".xlsx":
-            others.append(f"{path.name}: a spreadsheet; save it as CSV")
-        if path.suffix.lower() != ".csv":
+        if path.suffix.lower() not in SUFFIXES:
             continue
         try:
             _columns(read_header(path))
@@ -103,7 +101,7 @@ def find_table(folder: Path) -> Path:
         except ValueError as error:
             others.append(f"{path.name}: {error}")
     if not tables:
-        wanted = f"{folder}: no CSV table with columns for id, boneage (months) and male (or sex)"
+        wanted = f"{folder}: no CSV or XLSX table with an id, boneage (months) and male (or sex)"
         raise UserError("\n  ".join([wanted, *others]))
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
@@ -119,9 +117,9 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
     """
     images: dict[str, list[Path]] = {}
     for path in image_files(folder):
-        images.setdefault(path.stem, []).append(path)
+        images.setdefault(image_name(path), []).append(path)
     if not images:
-        raise UserError(f"{folder}: no images ({', '.join(SUFFIXES)}) in it or below it")
+        raise UserError(f"{folder}: no images ({FORMATS}) in it or below it")
     return images
 
 
@@ -185,7 +183,7 @@ def _parse(
     if len(paths) > 1:
         raise ValueError(f"id {id}: more than one image ({paths[0]}, {paths[1]}); keep one")
     try:
-        months = float(age)
+        months = parse_number(age)
     except ValueError:
         months = math.nan
     if not math.isfinite(months):

@@ -1,0 +1,65 @@
+"""Evening out the contrast of radiographs."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+def even_contrast(image: np.ndarray, how: str) -> np.ndarray:
+    """Stretch a radiograph's contrast so that films of any exposure look alike.
+
+    Args:
+        image: Array (H, W), float32.
+        how: `"none"`; `"percentile"`, which maps the 2nd and 98th percentile to 0 and 1; or
+            `"local"`, which removes each neighbourhood's mean and scales by its deviation, so
+            that dim films and bright plate borders weigh no more than the bones.
+
+    Returns:
+        Array (H, W), float32, in [0, 1]. But for `"none"`, it is the same for any gain and offset
+        of the image. A constant image becomes constant, never NaN.
+    """
+    if how == "none":
+        return np.clip(image, 0, 1)
+    if how not in ("percentile", "local"):
+        raise ValueError(f"how: expected 'none', 'percentile' or 'local', got {how!r}")
+    low, high = _range(image)
+    if low == high:
+        return np.full_like(image, 0.5)
+    if how == "percentile":
+        return np.clip((image - low) / (high - low), 0, 1)
+    return _even_locally(image, high - low)
+
+
+def _range(image: np.ndarray) -> tuple[float, float]:
+    """From dark to bright without the outermost 2%, or all of it where the rest is constant."""
+    step = _step(image, 400)
+    low, high = np.percentile(image[::step, ::step], (2, 98))
+    if low == high:
+        low, high = image.min(), image.max()
+    return float(low), float(high)
+
+
+def _even_locally(image: np.ndarray, span: float) -> np.ndarray:
+    from scipy import ndimage
+
+    # The statistics are smooth, so they are taken on a small copy (about 100 pixels a side).
+    step = _step(image, 100)
+    small = np.asarray(Image.fromarray(image).reduce(step)) if step > 1 else image
+    radius = max(small.shape) * 0.12
+    mean = ndimage.gaussian_filter(small, radius)
+    deviation = np.sqrt(ndimage.gaussian_filter((small - mean) ** 2, radius * 5 / 3))
+    if step > 1:
+        mean, deviation = (_enlarge(part, image.shape, step) for part in (mean, deviation))
+    # The floor keeps the noise of empty areas down: about four of 255 greys on a usual film.
+    return np.clip(0.5 + 0.2 * (image - mean) / (deviation + 0.025 * span), 0, 1)
+
+
+def _enlarge(part: np.ndarray, shape: tuple[int, ...], step: int) -> np.ndarray:
+    grid = Image.fromarray(part)
+    box = (0, 0, shape[1] / step, shape[0] / step)
+    return np.asarray(grid.resize(shape[::-1], Image.Resampling.BILINEAR, box=box))
+
+
+def _step(image: np.ndarray, side: int) -> int:
+    return max(1, max(image.shape) // side)
