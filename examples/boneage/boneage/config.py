@@ -275,9 +275,9 @@ class LossComparison(Section):
     batch_size: int = Field(128, ge=2)
     trials: Count = 16
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
-    sigmas: tuple[Positive, ...] = (3, 5, 8, 12, 18, 27)
-    weights: tuple[Annotated[float, Field(ge=0)], ...] = (0, 0.1, 0.3, 1, 3, 10, 100)
-    whole: int = Field(2, ge=0, lt=len(LOSSES))
+    sigmas: tuple[Positive, ...] = (4, 8, 15, 25)
+    weights: tuple[Annotated[float, Field(ge=0)], ...] = (0.1, 0.3, 1, 3, 10, 100)
+    whole: int = Field(3, ge=0, lt=len(LOSSES))
 
 
 class Hardware(Section):

@@ -22,7 +22,7 @@ from boneage.data import cache
 from boneage.data.cache import View, render, whole_pool, write_views
 from boneage.data.contrast import even_contrast
 from boneage.data.images import read_radiograph
-from boneage.errors import UserError
+from boneage.errors import Problems, UserError
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -198,7 +198,7 @@ def test_an_error_in_another_process_is_told_as_in_this_one(
         write_views(paths, [View(tmp_path / "out" / "a.npy", 12)], "local")
     with pytest.raises(UserError) as here:
         read_radiograph(paths[7])
-    assert str(info.value) == str(here.value)
+    assert info.value.problems == (str(here.value),)
     assert left_in(tmp_path / "out") == []
 
 
@@ -240,6 +240,23 @@ def test_a_bad_image_leaves_no_view(
     damage(paths[2])
     with pytest.raises(UserError, match=r"3\.png: "):
         write_views(paths, views, "none")
+    assert left_in(tmp_path / "out") == []
+
+
+def test_all_bad_images_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: list[View]
+) -> None:
+    monkeypatch.setattr(cache, "_CHUNK", 2)
+    paths = write_images(tmp_path, [str(i) for i in range(7)])
+    for i in (1, 4, 5):
+        paths[i].write_bytes(b"")
+    done: list[int] = []
+    with pytest.raises(Problems, match="3 of 7 images: cannot be used as it is") as info:
+        write_views(paths, views, "none", done.append)
+    assert [problem.split(":")[0] for problem in info.value.problems] == [
+        str(paths[i]) for i in (1, 4, 5)
+    ]
+    assert sum(done) == 7
     assert left_in(tmp_path / "out") == []
 
 

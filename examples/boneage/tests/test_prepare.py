@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import IMAGES
 from rich.console import Console
 
-from boneage.config import PhantomData
-from boneage.errors import UserError
-from boneage.stages.prepare import _check_boxes, draw_phantom
+from boneage.config import Config, PhantomData
+from boneage.errors import Problems, UserError
+from boneage.run_folder import Stage
+from boneage.stages.prepare import _check_boxes, draw_phantom, prepare
 
 QUIET = Console(quiet=True)
 FEW = PhantomData(count=20, size=(128, 96))
@@ -52,3 +55,20 @@ def test_a_place_that_cannot_be_drawn_in_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="phantom: cannot be written"):
         draw_phantom(FEW, tmp_path / "file" / "phantom", QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_everything_that_is_wrong_is_told_at_once(
+    data_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = data_set("1,10,True", "2,?,True", "3,30,x", "4,40,False", "5,50,False")
+    (folder / IMAGES / "4.png").write_bytes(b"")
+    (folder / IMAGES / "5.png").write_bytes(b"\x89PNG")
+    (folder / "boxes.csv").write_text("id,reader,region,x1,y1,x2,y2\n1,a,Hand,5,5,1,9\n")
+    stage = Stage(tmp_path / "prepare", "key")
+    with pytest.raises(Problems) as info:
+        prepare(Config(data=folder, phantom=None), stage, folder, QUIET)
+    known = ("row 3: id 2: the age", "row 4: id 3: the sex", "boxes.csv, row 2", "4.png", "5.png")
+    assert len(info.value.problems) == len(known)
+    for problem, part in zip(info.value.problems, known, strict=True):
+        assert part in problem
+    assert not (stage / "samples.csv").exists()

@@ -20,7 +20,7 @@ from ldlcam import crop_and_resize
 
 from boneage.data.contrast import even_contrast
 from boneage.data.images import read_radiograph
-from boneage.errors import UserError
+from boneage.errors import Problems, UserError
 from boneage.run_folder import atomic_path, writing
 
 _CHUNK = 32
@@ -56,19 +56,26 @@ def write_views(
         Height and width of every image, array (N, 2) int64.
 
     Raises:
-        UserError: If an image cannot be read, or the disk is full. No view is left half written.
+        Problems: If images cannot be read: all of them, after the others were read too.
+        UserError: If the disk is full. No view is left half written.
     """
+    bad: list[str] = []
     shapes = np.zeros((len(images), 2), dtype=np.int64)
     chunks = [slice(i, i + _CHUNK) for i in range(0, len(images), _CHUNK)]
     jobs = [(images[chunk], [_part(view, chunk) for view in views], contrast) for chunk in chunks]
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(_array_file(view, len(images))) for view in views]
         run = stack.enter_context(_workers(len(images)))
-        for chunk, (cuts, sizes) in zip(chunks, run(_render_chunk, jobs), strict=True):
+        for chunk, (cuts, sizes, problems) in zip(chunks, run(_render_chunk, jobs), strict=True):
+            bad += problems
+            progress(len(images[chunk]))
+            if bad:
+                continue  # the rest is only looked at
             for write, cut in zip(writers, cuts, strict=True):
                 write(cut)
             shapes[chunk] = sizes
-            progress(len(sizes))
+        if bad:
+            raise Problems(f"{len(bad)} of {len(images)} images", bad)
     return shapes
 
 
@@ -89,15 +96,20 @@ def _part(view: View, chunk: slice) -> _Cut:
     return view.size, None if view.boxes is None else view.boxes[chunk]
 
 
-def _render_chunk(job: _Job) -> tuple[list[np.ndarray], list[tuple[int, ...]]]:
+def _render_chunk(job: _Job) -> tuple[list[np.ndarray], list[tuple[int, ...]], list[str]]:
+    """A chunk's views and sizes, and what is wrong with its images."""
     paths, views, contrast = job
-    cuts, sizes = [], []
+    cuts, sizes, problems = [], [], []
     for row, path in enumerate(paths):
-        image = even_contrast(read_radiograph(path), contrast)
+        try:
+            image = even_contrast(read_radiograph(path), contrast)
+        except UserError as error:
+            problems.append(str(error))
+            continue
         own = [(size, None if boxes is None else boxes[row]) for size, boxes in views]
         cuts.append(render(image, own))
         sizes.append(image.shape)
-    return [np.stack(cut) for cut in zip(*cuts, strict=True)], sizes
+    return [np.stack(cut) for cut in zip(*cuts, strict=True)], sizes, problems
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from boneage.data.images import FORMATS, image_files, image_name
 from boneage.data.rows import SUFFIXES, Row, parse_number, read_header, read_rows
-from boneage.errors import UserError
+from boneage.errors import Problems, UserError
 
 # The spellings of the RSNA tables: small letters, and nothing but letters.
 _SPELLINGS = {
@@ -20,7 +20,6 @@ _SPELLINGS = {
 _SEXES = {"m": True, "male": True, "f": False, "female": False}
 # Yes and no answer "male"; under "sex" their meaning would be a guess.
 _ANSWERS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-_MOST_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,19 @@ class Radiograph:
 
 
 def read_table(folder: Path, *, first: float, last: float) -> list[Radiograph]:
-    """Read a data set in one of the RSNA layouts, sorted by id.
+    """Read a data set in one of the RSNA layouts, sorted by id: see `check_table`.
+
+    Raises:
+        UserError: With everything that is wrong with the table, by row.
+    """
+    radiographs, problems = check_table(folder, first=first, last=last)
+    if problems:
+        raise Problems(find_table(folder), problems)
+    return radiographs
+
+
+def check_table(folder: Path, *, first: float, last: float) -> tuple[list[Radiograph], list[str]]:
+    """Read a data set as far as it can be read.
 
     Args:
         folder: The folder with one table of ages, CSV or XLSX, and, in it or below it, the images.
@@ -42,10 +53,10 @@ def read_table(folder: Path, *, first: float, last: float) -> list[Radiograph]:
         last: Greatest age that can be told, in months.
 
     Returns:
-        The radiographs, sorted by id (numbers as numbers).
+        The radiographs, sorted by id (numbers as numbers), and what is wrong with the other rows.
 
     Raises:
-        UserError: With everything that is wrong with the table, by row.
+        UserError: If there is no table to read, none of its images, or not a single row.
     """
     table = find_table(folder)
     columns = _columns(read_header(table))
@@ -60,14 +71,9 @@ def read_table(folder: Path, *, first: float, last: float) -> list[Radiograph]:
             radiographs[id] = _parse(id, row, columns, images, first, last)
         except ValueError as error:
             problems.append(f"row {row.number}: {error}")
-    if problems:
-        shown = problems[:_MOST_SHOWN]
-        if len(problems) > len(shown):
-            shown.append(f"... and {len(problems) - len(shown)} more")
-        raise UserError("\n  ".join([f"{table}: cannot be used as it is:", *shown]))
-    if not radiographs:
+    if not rows:
         raise UserError(f"{table}: has a header but no rows; add one row for each image")
-    return [radiographs[id] for id in sorted(radiographs, key=id_order)]
+    return [radiographs[id] for id in sorted(radiographs, key=id_order)], problems
 
 
 def id_order(id: str) -> tuple[int, int, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,8 @@ from boneage.data.boxes import read_boxes
 from boneage.data.cache import View, whole_pool, write_views
 from boneage.data.samples import Samples, truth_arrays
 from boneage.data.splits import split_ids, write_split
-from boneage.data.tables import Radiograph, read_table
-from boneage.errors import UserError
+from boneage.data.tables import Radiograph, check_table, find_table
+from boneage.errors import Problems, UserError
 from boneage.phantom.dataset import ABOUT, BOXES, IMAGES, LABELS
 from boneage.run_folder import Stage, read_json, writing
 
@@ -26,31 +28,52 @@ _READERS = ("phantom", "train", "val", "test", "eval_expert")
 
 
 def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
-    """Write `samples.csv`, `split.csv`, `truth.npz` and one `whole-<size>.npy` for each size."""
-    radiographs = read_table(data, first=config.bins.first, last=config.bins.last)
-    boxes = (
-        read_boxes(data / "boxes.csv", readers=_READERS) if (data / "boxes.csv").exists() else {}
-    )
+    """Write `samples.csv`, `split.csv`, `truth.npz` and one `whole-<size>.npy` for each size.
+
+    Raises:
+        UserError: With everything that is wrong with the data set: rows, boxes and images.
+    """
+    radiographs, problems = check_table(data, first=config.bins.first, last=config.bins.last)
+    problems = [f"{find_table(data).name}, {problem}" for problem in problems]
     ids = tuple(radiograph.id for radiograph in radiographs)
-    truth = truth_arrays(ids, boxes)
+    boxes: dict[str, dict[str, np.ndarray]] = {}
+    truth: dict[str, np.ndarray] = {}
+    with _gathering(problems):
+        if (data / "boxes.csv").exists():
+            boxes = read_boxes(data / "boxes.csv", readers=_READERS)
+        truth = truth_arrays(ids, boxes)
+    with _gathering(problems):
+        shapes = _write_whole(config, stage, [one.path for one in radiographs], console)
+        _check_boxes(truth, ids, shapes)
+    if problems:
+        raise Problems(data, problems)
     # An id with any box at all is kept out of training, also where no score uses that box.
     boxed = {name: boxes[name].keys() for name in truth}
     boxed["annotated"] = {id for by_id in boxes.values() for id in by_id}
     parts = split_ids(ids, boxed, config.split)
     write_split(stage / "split.csv", parts)
-    paths = [radiograph.path for radiograph in radiographs]
-    with Progress(console=console) as progress:
-        bar = progress.add_task("reading images", total=len(paths))
-        shapes = write_views(
-            paths,
-            [View(whole_path(stage, size), size) for size in _sizes(config)],
-            config.contrast,
-            lambda done: progress.advance(bar, done),
-        )
-    _check_boxes(truth, ids, shapes)
     _samples(data, radiographs, parts, shapes, truth).save(stage.folder)
     counts = ", ".join(f"{part} {count}" for part, count in Counter(parts.values()).items())
     console.print(f"{len(ids)} radiographs: {counts}")
+
+
+@contextlib.contextmanager
+def _gathering(problems: list[str]) -> Iterator[None]:
+    """Adds what is wrong to the list, so that the rest can be looked at before it is told."""
+    try:
+        yield
+    except Problems as error:
+        problems += error.problems
+    except UserError as error:
+        problems.append(str(error))
+
+
+def _write_whole(config: Config, stage: Stage, paths: list[Path], console: Console) -> np.ndarray:
+    """Write the whole images at every size that is needed; heights and widths (N, 2)."""
+    views = [View(whole_path(stage, size), size) for size in _sizes(config)]
+    with Progress(console=console) as progress:
+        bar = progress.add_task("reading images", total=len(paths))
+        return write_views(paths, views, config.contrast, lambda done: progress.advance(bar, done))
 
 
 def draw_phantom(config: PhantomData, folder: Path, console: Console) -> None:
