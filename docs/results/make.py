@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
@@ -45,7 +45,7 @@ RUNS = {
 
 LOSSES = Run(
     "The losses compared",
-    "OMP_NUM_THREADS=1 boneage losses --preset rsna100 --data rsna100 --out runs/losses",
+    "OMP_NUM_THREADS=1 boneage losses --preset losses --data rsna100 --out runs/losses",
     "one CPU core",
 )
 
@@ -84,6 +84,8 @@ def losses_page(results: dict[str, Any]) -> str:
     used = ", ".join(f"{part} {data['parts'][part]}" for part in ("train", "validation", "test"))
     hours = sum(results["seconds"].values()) / 3600
     schedule = training["schedule"]
+    frozen = training["backbone"]["frozen"]
+    kept = f"which the layers up to stride {frozen} keep, " if frozen else ""
     return f"""{_heading(LOSSES)}
 {data["images"]} images ({used}); seeds {", ".join(map(str, plan["seeds"]))}; {hours:.1f} hours on
 {LOSSES.cores}.
@@ -98,7 +100,7 @@ bootstrap intervals: these say how much the images decide, not how much the seed
 ## Heads on fixed features
 
 The feature map of `{plan["backbone"]["name"]}` with ImageNet weights, at stride
-{plan["backbone"]["stride"]} of images of {training["size"]} pixels, pooled to {plan["grid"]} x
+{plan["backbone"]["stride"]} of images of {plan["size"]} pixels, pooled to {plan["grid"]} x
 {plan["grid"]} cells, learns nothing. On it, and the sex, a head with one hidden layer of
 {plan["hidden"]} units trains for {plan["epochs"]} epochs. Every loss had {plan["trials"]} trials,
 at the same learning rates and weight decays.
@@ -111,9 +113,8 @@ What was chosen, by the MAE on the validation images:
 
 ## Sigma and weight
 
-The expectation loss on the same features, at the rates that it has chosen: MAE / CRPS on the
-validation images, means over the seeds. Weights are multiples of sigma; weight 0 is the expectation
-alone.
+The expectation loss on the same features, at the rates that it has chosen and from one seed: MAE /
+CRPS on the validation images. Weights are multiples of sigma.
 
 {_scan(results["scan"], plan)}
 
@@ -121,9 +122,10 @@ alone.
 
 ## Whole networks
 
-L1 and the two others that were best on the validation images, each with the settings that it has
-chosen above: `{training["backbone"]["name"]}` from ImageNet weights, all layers,
-{schedule["epochs"][0]} epochs, at a rate of up to {schedule["learning_rate"][0]:g}.
+L1 and the others that were best on the validation images, each with the settings that it has
+chosen above: `{training["backbone"]["name"]}` from ImageNet weights, {kept}images of
+{training["size"]} pixels, {schedule["epochs"][0]} epochs, at a rate of up to
+{schedule["learning_rate"][0]:g} for all of them.
 
 {_losses(results["whole"])}
 
@@ -160,7 +162,7 @@ def _chosen(scores: dict[str, Any]) -> str:
     """What each loss's trials came to, and the settings of the best."""
 
     def row(loss: str, found: dict[str, Any]) -> Iterable[str]:
-        tried = sorted(trial["mae"][0] for trial in found["trials"])
+        tried = sorted(trial["mae"] for trial in found["trials"])
         settings = (
             f"{name} {value:g}"
             for name, value in found["chosen"].items()
@@ -177,7 +179,7 @@ def _chosen(scores: dict[str, Any]) -> str:
 
 def _scan(trials: list[dict[str, Any]], plan: dict[str, Any]) -> str:
     """Validation figures, sigma by weight."""
-    cells = iter(f"{mean(trial['mae']):.2f} / {mean(trial['crps']):.2f}" for trial in trials)
+    cells = iter(f"{trial['mae']:.2f} / {trial['crps']:.2f}" for trial in trials)
     return _table(
         ("sigma", *(f"weight {weight:g}" for weight in plan["weights"])),
         [_row(f"{sigma:g}", *(next(cells) for _ in plan["weights"])) for sigma in plan["sigmas"]],

@@ -19,7 +19,7 @@ def draw(results: dict[str, Any]) -> Figure:
     shape = len(plan["sigmas"]), len(plan["weights"])
     figure = Figure(figsize=(7, 7.2), layout="constrained")
     for axes, (score, name) in zip(figure.subplots(2, 1), SCORES.items(), strict=True):
-        values = np.array([np.mean(trial[score]) for trial in results["scan"]]).reshape(shape)
+        values = np.array([trial[score] for trial in results["scan"]]).reshape(shape)
         # Few cells are far off; they would wash out the differences between the others.
         top = np.quantile(values, 0.8)
         axes.imshow(values, cmap="viridis", vmax=top, aspect="auto")

@@ -261,12 +261,14 @@ class Training(Section):
 class LossComparison(Section):
     """How `boneage losses` compares the losses.
 
-    First on the features of one pretrained network, pooled to `grid` x `grid` cells, that learn
-    nothing: a small head is trained with every loss, at `trials` settings each. `sigmas` and
-    `weights`, in multiples of sigma, are the grid on which the expectation loss is looked at
-    closer. Then the `whole` best losses beside L1 train a whole network, as `training` says.
+    First on the features of one pretrained network that learns nothing: of images of `size`
+    pixels, pooled to `grid` x `grid` cells. A small head is trained with every loss, at `trials`
+    settings each. `sigmas` and `weights`, in multiples of sigma, are the grid on which the
+    expectation loss is looked at closer. Then the `whole` best losses beside L1 train a whole
+    network, as `training` says.
     """
 
+    size: int = Field(112, ge=32)
     backbone: Backbone = Backbone(stride=16)
     grid: Count = 4
     hidden: Count = 256

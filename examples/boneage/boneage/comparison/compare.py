@@ -55,12 +55,14 @@ def compare_losses(config: Config, folder: Path, console: Console) -> dict[str, 
     write_config(config, folder)
     for task in _head_tasks(config, data, stages, console):
         do_task(task, console)
+    seconds = stages.seconds()
     wholes: dict[str, Stage] = {}
     for loss in _to_train_whole(config, stages):
         for task in whole_tasks(loss, stages.chosen(loss), config, folder, data):
             do_task(task, console)
             wholes[loss] = task.stage
-    results = _judge(config, stages, wholes)
+            seconds[task.title] = round(task.stage.seconds, 1)
+    results = _judge(config, stages, wholes) | {"seconds": seconds}
     write_json(folder / RESULT, results)
     print_comparison(results, console)
     console.print(f"figures: {escape(str(folder / RESULT))}")
@@ -77,7 +79,7 @@ def _head_tasks(
 
     work = partial(prepare, config, stages.prepared, data, console)
     yield task("prepare", stages.prepared, work)
-    work = partial(extract, config, stages.features, stages.prepared, console)
+    work = partial(extract, config, stages.features, data, stages.prepared, console)
     yield task("features", stages.features, work)
     features = load_features(stages.features, Samples.load(stages.prepared.folder))
     trainer = HeadTrainer(config, features, _bins(config))
@@ -109,7 +111,6 @@ def _judge(config: Config, stages: ComparisonStages, wholes: dict[str, Stage]) -
         "whole": _scores(config, wholes, samples),
         "versions": versions(),
         "configuration": config.model_dump(mode="json", exclude={"data"}),
-        "seconds": stages.seconds(),
     }
 
 

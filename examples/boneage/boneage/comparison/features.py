@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +15,11 @@ from torch.nn import functional as F
 from boneage.config import Config
 from boneage.data import splits
 from boneage.data.batches import RegionDataset, loader, signed_sex, to_float
+from boneage.data.cache import View, write_views
 from boneage.data.samples import Samples
 from boneage.networks.backbones import FeatureNetwork
 from boneage.networks.devices import pick_device
 from boneage.run_folder import Stage, atomic_path, read_array
-from boneage.stages.prepare import whole_path
 
 _FILE = "features.npy"
 
@@ -30,17 +31,21 @@ class Features(NamedTuple):
     months: Tensor
 
 
-def extract(config: Config, stage: Stage, prepared: Stage, console: Console) -> None:
+def extract(config: Config, stage: Stage, data: Path, prepared: Stage, console: Console) -> None:
     """Write `features.npy` (N, F) float32: each whole image's feature map, pooled to a grid."""
     plan = config.comparison
     samples = Samples.load(prepared.folder)
-    images = read_array(whole_path(prepared, config.training.size), mapped=True)
-    dataset = RegionDataset([images], samples.months, samples.male, np.arange(len(samples)))
+    paths = [data / path for path in samples.paths]
+    images = View(stage / "images.npy", plan.size)
     device = pick_device(config.hardware)
     network = FeatureNetwork(plan.backbone).eval().to(device)
     parts = []
     with Progress(console=console) as progress, torch.no_grad():
-        bar = progress.add_task("extracting features", total=len(samples))
+        bar = progress.add_task("reading images", total=len(paths))
+        write_views(paths, [images], config.contrast, lambda done: progress.advance(bar, done))
+        pixels = read_array(images.path, mapped=True)
+        dataset = RegionDataset([pixels], samples.months, samples.male, np.arange(len(samples)))
+        bar = progress.add_task("extracting features", total=len(paths))
         for batch in loader(dataset, 64, shuffle=False):
             maps = network(to_float(batch.images.to(device)))
             parts.append(F.adaptive_avg_pool2d(maps, plan.grid).flatten(1).cpu())

@@ -35,19 +35,19 @@ class ComparisonStages:
 
     def ranked(self) -> list[str]:
         """All losses, the one with the least validation MAE first."""
-        return sorted(self.heads, key=lambda loss: float(self.chosen(loss)["mae"][0]))
+        return sorted(self.heads, key=lambda loss: float(self.chosen(loss)["mae"]))
 
 
 def plan_comparison(config: Config, folder: Path, data: Path) -> ComparisonStages:
     """The stages of a comparison and their keys."""
     plan = config.comparison
-    prepared = plan_stages(config, folder, data).prepared
-    seen = make_key(prepared.key, config.training.size, plan.backbone, plan.grid)
+    run = plan_stages(config, folder, data)
+    seen = make_key(run.data_key, plan.size, plan.backbone, plan.grid)
     learned = make_key(seen, config.digest("bins", "seed"), plan.model_dump(include=_HEADS))
     heads = {loss: Stage(folder / f"heads-{loss}", make_key(learned, loss)) for loss in LOSSES}
     scanned = make_key(heads["ldl"].key, plan.sigmas, plan.weights)
     return ComparisonStages(
-        prepared=prepared,
+        prepared=run.prepared,
         features=Stage(folder / "features", seen),
         heads=heads,
         scan=Stage(folder / "scan", scanned),

@@ -47,8 +47,8 @@ def search(loss: str, trainer: HeadTrainer, stage: Stage, console: Console) -> N
     """
     plan = trainer.config.comparison
     trials = draw_trials(loss, plan.trials, trainer.config.seed)
-    tried = _try(loss, trials, plan.seeds[:1], trainer, stage, console)
-    chosen = min(tried, key=lambda trial: trial["mae"][0])
+    tried = _try(loss, trials, plan.seeds[0], trainer, stage, console)
+    chosen = min(tried, key=lambda trial: trial["mae"])
     networks = [trainer.fit(loss, chosen, seed) for seed in plan.seeds]
     save_outputs(
         stage,
@@ -63,7 +63,7 @@ def search(loss: str, trainer: HeadTrainer, stage: Stage, console: Console) -> N
 def scan(stages: ComparisonStages, trainer: HeadTrainer, console: Console) -> None:
     """Try the expectation loss at every sigma and weight of a grid, at the rates it has chosen.
 
-    Writes `trials.json` as trials are done, each with its scores from every seed.
+    Writes `trials.json` as trials are done, each with its scores from the first seed.
     """
     plan = trainer.config.comparison
     rates = {name: stages.chosen("ldl")[name] for name in RATES}
@@ -71,29 +71,21 @@ def scan(stages: ComparisonStages, trainer: HeadTrainer, console: Console) -> No
         rates | {"sigma": sigma, "weight": weight * sigma}
         for sigma, weight in product(plan.sigmas, plan.weights)
     ]
-    _try("ldl", trials, plan.seeds, trainer, stages.scan, console)
+    _try("ldl", trials, plan.seeds[0], trainer, stages.scan, console)
 
 
 def _try(
-    loss: str,
-    trials: list[Trial],
-    seeds: tuple[int, ...],
-    trainer: HeadTrainer,
-    stage: Stage,
-    console: Console,
+    loss: str, trials: list[Trial], seed: int, trainer: HeadTrainer, stage: Stage, console: Console
 ) -> list[Trial]:
-    """Each trial with its validation MAE and CRPS in months, a list of one value a seed."""
+    """Each trial with its MAE and its CRPS on the validation images, in months."""
     path = stage / "trials.json"
     # What an interrupted run has done is not done again.
     tried: list[Trial] = read_json(path) if path.exists() else []
     truth = trainer.features[splits.VALIDATION].months
     for trial in track(trials[len(tried) :], "trying", console=console):
-        scores: dict[str, list[float]] = {"mae": [], "crps": []}
-        for seed in seeds:
-            output = trainer.tell(trainer.fit(loss, trial, seed), splits.VALIDATION)
-            predicted = as_distribution(output, trainer.bins)
-            scores["mae"].append(float(mean_absolute_error(predicted.mean, truth)))
-            scores["crps"].append(float(mean_crps(predicted, truth)))
-        tried.append(trial | scores)
+        output = trainer.tell(trainer.fit(loss, trial, seed), splits.VALIDATION)
+        predicted = as_distribution(output, trainer.bins)
+        mae = float(mean_absolute_error(predicted.mean, truth))
+        tried.append(trial | {"mae": mae, "crps": float(mean_crps(predicted, truth))})
         write_json(path, tried)
     return tried

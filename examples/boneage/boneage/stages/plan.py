@@ -21,8 +21,12 @@ _SAMPLE = 4096  # bytes
 
 @dataclass(frozen=True)
 class RunStages:
-    """The stages of one run, each with its folder and the key of what it is computed from."""
+    """The stages of one run, each with its folder and the key of what it is computed from.
 
+    `data_key` is that of the data set, as it is split and its contrast evened.
+    """
+
+    data_key: str
     prepared: Stage
     attention: dict[str, Stage]
     regions: dict[str, Stage]
@@ -91,6 +95,7 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
         return Stage(folder / f"model-{model.name}", own_key)
 
     return RunStages(
+        data_key=data_key,
         prepared=prepared,
         attention=attention,
         regions=regions,
