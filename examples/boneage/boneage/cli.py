@@ -82,7 +82,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     run: Annotated[Path, typer.Option(help="The folder of a finished run.")] = Path("runs/demo"),
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
-    model: Annotated[str | None, typer.Option(help="Which model (default: the last one).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Which model or ensemble (default: the last one).")
+    ] = None,
     sex: Annotated[
         str | None, typer.Option(help="M or F, for all images (default: unknown).")
     ] = None,

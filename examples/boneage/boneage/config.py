@@ -35,7 +35,11 @@ TRUTH = {
 Region = Literal["whole", "hand", "region1", "region2"]
 Loss = Literal["l1", "l2", "cross-entropy", "kl", "mean-variance", "crps", "expectation", "ldl"]
 LOSSES: tuple[str, ...] = get_args(Loss)
+# Losses of a network that tells one number; the others are of one that tells a distribution.
+SCALAR_LOSSES = ("l1", "l2")
 Fraction = Annotated[float, Field(gt=0, le=1)]
+# It names a folder.
+Name = Annotated[str, Field(pattern=r"^\w[\w+.-]*$")]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -219,8 +223,7 @@ class Model(Section):
     A `seed` of its own trains it anew from another start; without, it has the run's.
     """
 
-    # It names a folder.
-    name: str = Field(pattern=r"^\w[\w+.-]*$")
+    name: Name
     regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=3)]
     loss: Loss = "ldl"
     seed: Seed | None = None
@@ -256,6 +259,23 @@ class Training(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"models: expected different names, got {names}")
         return self
+
+
+class Reading(Section):
+    """How trained networks are asked for ages, and how what they say is corrected.
+
+    With `mirror` an image is also shown as its mirror image, and once more for each of `rotations`
+    in degrees; the answers are mixed. `ensembles` mix the answers of several models, by name.
+    `temperature`, `bias` (a straight line) and `conformal` (90% intervals that hold 90%) are fitted
+    on the validation images.
+    """
+
+    mirror: bool = False
+    rotations: tuple[Annotated[float, Field(gt=-180, lt=180)], ...] = ()
+    temperature: bool = False
+    bias: bool = False
+    conformal: bool = False
+    ensembles: dict[Name, Annotated[tuple[str, ...], Field(min_length=2)]] = {}
 
 
 class LossComparison(Section):
@@ -303,10 +323,30 @@ class Config(Section):
     contrast: Literal["none", "percentile", "local"] = "percentile"
     localization: Localization = Localization()
     training: Training = Training()
+    reading: Reading = Reading()
     comparison: LossComparison = LossComparison()
     hardware: Hardware = Hardware()
     bootstrap: int = Field(2000, ge=100)
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _ensembles_have_members(self) -> Config:
+        models = {model.name: model for model in self.training.models}
+        for name, members in self.reading.ensembles.items():
+            unknown = [member for member in members if member not in models]
+            if name in models or unknown or len(set(members)) < len(members):
+                raise ValueError(
+                    f"reading.ensembles: {name} has a name of its own and mixes different ones of "
+                    f"the models {', '.join(models)}"
+                )
+            if len({models[member].loss in SCALAR_LOSSES for member in members}) > 1:
+                raise ValueError(f"reading.ensembles: {name} mixes single ages with distributions")
+        return self
+
+    def members(self, name: str) -> tuple[Model, ...]:
+        """The models whose answers are mixed under that name: an ensemble's, or one alone."""
+        models = {model.name: model for model in self.training.models}
+        return tuple(models[member] for member in self.reading.ensembles.get(name, (name,)))
 
     def for_model(self, model: Model) -> Config:
         """The same with the model's own seed, if it has one."""
@@ -331,13 +371,13 @@ def load_config(preset: str = "demo", overrides: list[str] | None = None) -> Con
     Raises:
         UserError: If the preset does not exist, a name is unknown, or a value does not fit.
     """
-    tree = _read_preset(preset)
+    tree, defaults = _read_preset(preset), Config().model_dump(mode="json")
     for override in overrides or []:
         path, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"override {override!r}: expected section.name=value")
         value = _parse_yaml(text, f"override {override!r}")
-        tree = _replaced(tree, path.strip().split("."), value, override)
+        tree = _replaced(tree, path.strip().split("."), value, override, defaults)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -369,16 +409,21 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: not readable as YAML: {error}") from None
 
 
-def _replaced(tree: Any, path: list[str], value: Any, override: str) -> dict[str, Any]:
-    """The tree with one value replaced.
+def _replaced(
+    tree: Any, path: list[str], value: Any, override: str, defaults: dict[str, Any]
+) -> dict[str, Any]:
+    """The tree with one value replaced; a section that it lacks begins with its defaults.
 
     The given tree stays as it is: sections that share an anchor of the YAML are one object in it.
     """
     name, *rest = path
     if not isinstance(tree, dict):
         raise UserError(f"override {override!r}: there is no section around {name}")
-    below = _replaced(tree.get(name, {}), rest, value, override) if rest else value
-    return {**tree, name: below}
+    if not rest:
+        return {**tree, name: value}
+    known = defaults.get(name)
+    known = known if isinstance(known, dict) else {}
+    return {**tree, name: _replaced(tree.get(name, known), rest, value, override, known)}
 
 
 def _explain(error: ValidationError, preset: str) -> str:

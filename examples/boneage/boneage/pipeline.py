@@ -22,6 +22,7 @@ from boneage.stages.evaluate import evaluate
 from boneage.stages.localize import find, train_attention
 from boneage.stages.plan import RunStages, plan_stages
 from boneage.stages.prepare import draw_phantom, prepare
+from boneage.stages.read import read_ensemble, read_model
 from boneage.stages.report import write_report
 from boneage.stages.summary import print_summary
 from boneage.stages.train import train
@@ -99,6 +100,14 @@ def _tasks(config: Config, data: Path, stages: RunStages, console: Console) -> I
         own = stages.models[model.name]
         learn = partial(train, config, model, own, prepared, cropped)
         yield Task("train", f"model {model.name}", own, learn)
+        told = stages.ages[model.name]
+        tell = partial(read_model, config, model, told, own, prepared, cropped)
+        yield Task("evaluate", f"ages {model.name}", told, tell)
+    for name in config.reading.ensembles:
+        members = {model.name: stages.ages[model.name] for model in config.members(name)}
+        told = stages.ages[name]
+        mix = partial(read_ensemble, config, told, members, prepared)
+        yield Task("evaluate", f"ages {name}", told, mix)
 
 
 def do_task(task: Task, console: Console) -> None:

@@ -19,13 +19,16 @@ from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
 from boneage.data.images import FORMATS, image_files, image_name, read_film
 from boneage.errors import UserError
+from boneage.networks.bins import make_bins
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.reading import Calibration, ask
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
-from boneage.networks.regressor import AgeNetwork
+from boneage.networks.regressor import mix
 from boneage.networks.storage import load_network
 from boneage.run_folder import TEXT, atomic_path, read_json
 from boneage.stages.plan import RunStages
+from boneage.stages.read import load_model
 
 _BATCH = 16
 _SEX = {True: 1.0, False: -1.0, None: 0.0}
@@ -42,22 +45,30 @@ class Patient:
 
 
 class Predictor:
-    """The trained networks of one run, as one step from image files to rows of a table."""
+    """The trained networks of one run, as one step from image files to rows of a table.
 
-    def __init__(self, config: Config, stages: RunStages, model: str | None = None):
+    Args:
+        config: The run's configuration.
+        stages: Its stages.
+        name: The model, or the ensemble, that tells the ages (default: the last one).
+    """
+
+    def __init__(self, config: Config, stages: RunStages, name: str | None = None):
         plan = config.localization
         self.config = config
-        self.model = _pick_model(config, model)
+        self.name = _pick(stages, name)
+        models = config.members(self.name)
         needed = (
             *stages.attention.values(),
             *stages.regions.values(),
-            stages.models[self.model.name],
+            *(stages.models[model.name] for model in models),
+            stages.ages[self.name],
         )
         for stage in needed:
             if not stage.done:
                 raise UserError(
                     f"{stage.folder}: not done with the run's present settings; "
-                    "run boneage train first"
+                    "run boneage evaluate first"
                 )
         device = pick_device(config.hardware)
         self.localizers: dict[str, LocalizerNetwork] = {}
@@ -68,9 +79,11 @@ class Predictor:
             self.localizers[region] = network.to(device)
             chosen = read_json(stages.regions[region] / "threshold.json")
             self.thresholds[region] = chosen["threshold"]
-        self.network = AgeNetwork(config.training, self.model, config.bins)
-        load_network(self.network, stages.models[self.model.name] / "network.safetensors")
-        self.network.to(device)
+        self.networks = {
+            model: load_model(config, model, stages.models[model.name]) for model in models
+        }
+        self.calibration = Calibration(config.reading, make_bins(config.bins))
+        load_network(self.calibration, stages.ages[self.name] / "calibration.safetensors")
 
     def rows(self, patients: Iterable[Patient]) -> Iterator[dict[str, str]]:
         """One row of `COLUMNS` an image, in the given order; a bad image's row says its error."""
@@ -102,15 +115,11 @@ class Predictor:
         images = [film.pixels for film in films]
         sex = torch.tensor([_SEX[film.male] for film in films])
         regions = self._localize(names, images, sex)
-        size = self.config.training.size
-        crops = np.stack([
-            np.stack(render(image, [
-                (size, None if name == "whole" else regions[name].boxes[i].numpy())
-                for name in self.model.regions
-            ]))
-            for i, image in enumerate(images)
-        ])  # fmt: skip
-        ages = self.network.predict(torch.from_numpy(crops), sex)
+        outputs = [
+            ask(network, _cut(images, regions, model, self.config), sex, self.config.reading)
+            for model, network in self.networks.items()
+        ]
+        ages = self.calibration(mix(outputs))
         for i, film in enumerate(films):
             boxes = [_in_file(regions[name].boxes[i].tolist(), film) for name in REGIONS]
             flags = [f"no-{name}" for name in REGIONS if not regions[name].valid[i]]
@@ -189,11 +198,25 @@ def write_predictions(
     return failed
 
 
-def _pick_model(config: Config, name: str | None) -> Model:
-    """The named model; without a name the last one of the configuration."""
-    models = {model.name: model for model in config.training.models}
+def _cut(
+    images: Sequence[np.ndarray], regions: dict[str, Regions], model: Model, config: Config
+) -> Tensor:
+    """What a model sees of images, (N, R, S, S) uint8: its regions, at the size that it learned."""
+    size = config.training.size
+    crops = [
+        np.stack(render(image, [
+            (size, None if name == "whole" else regions[name].boxes[i].numpy())
+            for name in model.regions
+        ]))
+        for i, image in enumerate(images)
+    ]  # fmt: skip
+    return torch.from_numpy(np.stack(crops))
+
+
+def _pick(stages: RunStages, name: str | None) -> str:
+    """The name of a model or an ensemble of the run; without one, the last."""
     if name is None:
-        return config.training.models[-1]
-    if name not in models:
-        raise UserError(f"model {name!r}: this run has the models {', '.join(models)}")
-    return models[name]
+        return list(stages.ages)[-1]
+    if name not in stages.ages:
+        raise UserError(f"model {name!r}: this run has the models {', '.join(stages.ages)}")
+    return name

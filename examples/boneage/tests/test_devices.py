@@ -11,11 +11,13 @@ from boneage.config import (
     Localization,
     Localizer,
     Model,
+    Reading,
     Training,
 )
 from boneage.errors import UserError
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.reading import ask
 from boneage.networks.regions import attend
 from boneage.networks.regressor import AgeNetwork
 
@@ -55,9 +57,9 @@ def test_attention_and_ages_come_back_to_the_cpu(device: str) -> None:
         BinRange(last=24),
     ).eval()
     batch = torch.from_numpy(IMAGES)[:, None]
-    known = [*attend(localizer, IMAGES, SEX), *ages.predict(batch, SEX)]
+    known = [*attend(localizer, IMAGES, SEX), ask(ages, batch, SEX, Reading())]
     localizer.to(device)
     ages.to(device)
-    found = [*attend(localizer, IMAGES, SEX), *ages.predict(batch, SEX)]
+    found = [*attend(localizer, IMAGES, SEX), ask(ages, batch, SEX, Reading())]
     for here, there in zip(known, found, strict=True):
         torch.testing.assert_close(there, here, atol=1e-3, rtol=1e-3)  # and on the CPU

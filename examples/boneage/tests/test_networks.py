@@ -10,13 +10,23 @@ from ldlcam import AttentionCascade, Bins, Regions, normalize_heatmaps
 from scipy import ndimage
 from torch import nn
 
-from boneage.config import Backbone, BinRange, Localization, Localizer, Model, Training, load_config
+from boneage.config import (
+    Backbone,
+    BinRange,
+    Localization,
+    Localizer,
+    Model,
+    Reading,
+    Training,
+    load_config,
+)
 from boneage.errors import UserError
 from boneage.networks import backbones
 from boneage.networks.backbones import FeatureNetwork, check_backbone
 from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.reading import AgePrediction, Calibration, ask
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
-from boneage.networks.regressor import AgeNetwork, decode
+from boneage.networks.regressor import AgeNetwork, tell
 from boneage.networks.storage import load_backbone, load_network, save_network
 
 TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
@@ -312,12 +322,16 @@ def _ages(loss: str, size: int = 64, **options: object) -> AgeNetwork:
     return AgeNetwork(config, Model(name="m", regions=("whole",), loss=loss), BINS).eval()
 
 
+def _told(network: AgeNetwork, images: torch.Tensor, sex: torch.Tensor) -> AgePrediction:
+    return Calibration(Reading(), network.bins)(ask(network, images, sex, Reading()))
+
+
 @pytest.mark.parametrize("loss", ["ldl", "l1"])
 @pytest.mark.parametrize("size", [32, 64, 160, 224])
 def test_age_network_answers_at_any_input_size(loss: str, size: int) -> None:
     network = _ages(loss, size)
     images = torch.randint(256, (2, 1, size, size), dtype=torch.uint8)
-    ages = network.predict(images, torch.tensor([1.0, 0.0]))
+    ages = _told(network, images, torch.tensor([1.0, 0.0]))
     assert ages.months.shape == (2,)
     assert ((ages.months >= 1) & (ages.months <= 24)).all()
     known = torch.isfinite(torch.stack(ages[1:]))
@@ -336,8 +350,8 @@ def test_sex_moves_the_answer_only_where_it_is_asked_for() -> None:
 def test_an_unknown_sex_is_either(loss: str) -> None:
     network = _ages(loss)
     images = torch.randint(256, (3, 1, 64, 64), dtype=torch.uint8)
-    male, female = (network.predict(images, torch.full((3,), value)) for value in (1.0, -1.0))
-    mixed = network.predict(images, torch.tensor([1.0, 0.0, -1.0]))
+    male, female = (_told(network, images, torch.full((3,), value)) for value in (1.0, -1.0))
+    mixed = _told(network, images, torch.tensor([1.0, 0.0, -1.0]))
     both = (male.months[1] + female.months[1]) / 2
     torch.testing.assert_close(
         mixed.months, torch.stack((male.months[0], both, female.months[2])), atol=1e-3, rtol=0
@@ -361,8 +375,7 @@ def test_published_head_has_the_published_shapes() -> None:
 
 
 def test_decoding_keeps_a_plain_age_inside_the_bins() -> None:
-    ages = decode(torch.tensor([-50.0, 12.0, 900.0]), Bins(1, 24))
-    assert ages.months.tolist() == [1, 12, 24]
+    assert tell(torch.tensor([-50.0, 12.0, 900.0]), Bins(1, 24)).tolist() == [1, 12, 24]
 
 
 def test_stored_network_comes_back_and_a_foreign_one_is_refused(tmp_path) -> None:

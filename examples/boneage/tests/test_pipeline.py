@@ -48,7 +48,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 
 def _written(folder: Path) -> dict[str, int]:
-    networks = folder.rglob("*.safetensors")
+    networks = folder.rglob("network.safetensors")
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in networks}
 
 
@@ -181,6 +181,33 @@ def test_predict_reads_what_the_run_evaluated(finished: Path, tmp_path: Path) ->
         expected = float(known[Path(row["path"]).stem]["H+R1+R2"])
         assert float(row["months"]) == pytest.approx(expected, abs=0.05)
         assert float(row["p5"]) <= float(row["months"]) <= float(row["p95"])
+
+
+def test_reading_otherwise_trains_nothing_and_predicts_what_it_evaluates(copied: Path) -> None:
+    before = _written(copied)
+    changes = [
+        "reading.ensembles={both: [O, H+R1+R2]}",
+        *(f"reading.{name}=true" for name in ("mirror", "temperature", "bias", "conformal")),
+    ]
+    config = load_config("smoke", [*changes, "reading.rotations=[10]"])
+    plain = read_json(copied / "metrics.json")["ages"]["models"]
+    run(config, copied, QUIET, until="evaluate")
+    assert _written(copied) == before
+    told = read_json(copied / "metrics.json")["ages"]["models"]
+    assert list(told) == ["O-L1", "O", "H+R1+R2", "both"]
+    assert told["O"]["test"]["mae"] != plain["O"]["test"]["mae"]
+    assert told["O-L1"]["coverage90"] is not None
+    with open(copied / "predictions.csv", newline="") as file:
+        known = {row["id"]: row for row in csv.DictReader(file)}
+    images = copied / "phantom" / "boneage-training-dataset"
+    patients = [Patient(images / f"{id}.png", row["male"] == "True") for id, row in known.items()]
+    for name in (None, "O-L1"):
+        rows = Predictor(*open_run(copied), name).rows(patients)
+        for row, expected in zip(rows, known.values(), strict=True):
+            assert float(row["months"]) == pytest.approx(float(expected[name or "both"]), abs=0.05)
+            assert float(row["p5"]) <= float(row["p95"])
+    with pytest.raises(UserError, match=r"this run has the models O-L1, O, H\+R1\+R2, both"):
+        Predictor(*open_run(copied), "neither")
 
 
 def test_predict_of_a_dicom_file_is_that_of_the_picture(finished: Path, tmp_path: Path) -> None:
@@ -344,7 +371,7 @@ def test_a_run_prepared_otherwise_since_is_not_predicted_with(copied: Path) -> N
     with pytest.raises(UserError, match="not done with the run's present settings"):
         Predictor(*open_run(copied))
     run(load_config("smoke"), copied, QUIET, until="prepare")
-    assert Predictor(*open_run(copied)).model.name == "H+R1+R2"
+    assert Predictor(*open_run(copied)).name == "H+R1+R2"
 
 
 def test_a_finished_run_is_taken_up_without_naming_its_preset(copied: Path) -> None:

@@ -14,8 +14,9 @@ TWO_EPOCHS = "schedule={epochs: [2], learning_rate: [1.0e-3]}"
 HAND = {"attention-hand", "regions-hand"}
 REGION1 = {"attention-region1", "regions-region1"}
 REGION2 = {"attention-region2", "regions-region2"}
-CROPPED = {"crop", "model-H+R1+R2"}
-WHOLE = {"model-O-L1", "model-O"}
+CROPPED = {"crop", "model-H+R1+R2", "ages-H+R1+R2"}
+WHOLE = {"model-O-L1", "model-O", "ages-O-L1", "ages-O"}
+AGES = {"ages-O-L1", "ages-O", "ages-H+R1+R2"}
 
 
 def _keys(tmp_path: Path, *changes: str) -> dict[str, str]:
@@ -41,6 +42,8 @@ def _keys(tmp_path: Path, *changes: str) -> dict[str, str]:
         ("training.sigma=9", CROPPED - {"crop"} | WHOLE),
         ("training.size=96", {"prepare"} | CROPPED | WHOLE),
         ("localization.region2.size=128", {"prepare"} | REGION2 | CROPPED),
+        ("reading.mirror=true", AGES),
+        ("reading.ensembles={both: [O, H+R1+R2]}", set()),
         ("contrast=none", None),
     ],
 )  # fmt: skip
@@ -74,7 +77,7 @@ def test_a_models_own_seed_is_its_own(tmp_path: Path) -> None:
     plain = keys("")
     assert keys(", seed: 0") == plain  # the run's
     again = keys(", seed: 1")
-    assert {name for name in plain if plain[name] != again[name]} == {"model-O"}
+    assert {name for name in plain if plain[name] != again[name]} == {"model-O", "ages-O"}
 
 
 @pytest.mark.parametrize("name", presets())
@@ -84,3 +87,12 @@ def test_a_written_configuration_asks_for_the_same_stages(tmp_path: Path, name: 
     written.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     again = load_config(str(written))
     assert plan_stages(again, tmp_path, None).keys() == plan_stages(config, tmp_path, None).keys()
+
+
+def test_an_ensemble_depends_on_its_models(tmp_path: Path) -> None:
+    def ensemble(*changes: str) -> str:
+        return _keys(tmp_path, "reading.ensembles={both: [O, H+R1+R2]}", *changes)["ages-both"]
+
+    assert ensemble() == ensemble("bootstrap=999")
+    for change in ("localization.hand.margin=0.1", "reading.bias=true", "training.sigma=9"):
+        assert ensemble(change) != ensemble()

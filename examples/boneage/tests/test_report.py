@@ -101,7 +101,9 @@ def make_run(
         write_region(config, region, stages, samples, rng, boxed=boxed, missing=at)
     for at, name in enumerate(names):
         write_model(name, stages, samples, rng, spread=30 / (at + 1), loss="ldl" if at else "l1")
-    for stage in (stages.prepared, *stages.models.values()):
+    for stage in stages.models.values():
+        stage.begin()
+    for stage in (stages.prepared, *stages.models.values(), *stages.ages.values()):
         stage.finish(75.0)
     return Run(config, folder, stages, evaluate(config, folder, stages))
 
@@ -181,9 +183,9 @@ def write_model(
     rows = np.flatnonzero(samples.parts != splits.TRAIN)
     months = (samples.months[rows] + rng.normal(0, spread, len(rows))).astype(np.float32)
     sd = np.full(len(rows), spread if loss == "ldl" else np.nan, dtype=np.float32)
-    stages.models[name].begin()
+    stages.ages[name].begin()
     np.savez(
-        stages.models[name] / "predictions.npz",
+        stages.ages[name] / "predictions.npz",
         rows=rows,
         months=months,
         sd=sd,
@@ -192,7 +194,7 @@ def write_model(
         entropy=sd,
         other_sex_months=months + 9,
     )
-    write_json(stages.models[name] / "training.json", {"validation_mae": spread})
+    write_json(stages.ages[name] / "reading.json", {"validation_mae": spread})
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +363,7 @@ def test_chosen_images(whole_run: Run) -> None:
 def test_worst_and_best(whole_run: Run) -> None:
     samples = Samples.load(whole_run.stages.prepared.folder)
     test = samples.rows(splits.TEST)
-    stage = whole_run.stages.models["O"]
+    stage = whole_run.stages.ages["O"]
     worst, best = cases.by_error(test, samples, stage, 4)
     with np.load(stage / "predictions.npz") as arrays:
         said = dict(zip(arrays["rows"].tolist(), arrays["months"].tolist(), strict=True))

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from ldlcam import Bins
 from rich.console import Console
 from rich.markup import escape
 
 from boneage.comparison.features import extract, load_features
 from boneage.comparison.heads import HeadTrainer
-from boneage.comparison.outputs import as_distribution, load_outputs, score
+from boneage.comparison.outputs import load_outputs, score
 from boneage.comparison.plan import ComparisonStages, plan_comparison
 from boneage.comparison.search import scan, search
 from boneage.comparison.summary import print_comparison
@@ -24,6 +23,8 @@ from boneage.config import LOSSES, Config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.networks.backbones import check_backbone
+from boneage.networks.bins import make_bins
+from boneage.networks.regressor import tell
 from boneage.networks.training import check_hardware
 from boneage.pipeline import Task, do_task, get_data, write_config
 from boneage.run_folder import Stage, read_json, write_json, writing
@@ -82,7 +83,7 @@ def _head_tasks(
     work = partial(extract, config, stages.features, data, stages.prepared, console)
     yield task("features", stages.features, work)
     features = load_features(stages.features, Samples.load(stages.prepared.folder))
-    trainer = HeadTrainer(config, features, _bins(config))
+    trainer = HeadTrainer(config, features, make_bins(config.bins))
     for loss in LOSSES:
         stage = stages.heads[loss]
         yield task(f"heads {loss}", stage, partial(search, loss, trainer, stage, console))
@@ -116,7 +117,7 @@ def _judge(config: Config, stages: ComparisonStages, wholes: dict[str, Stage]) -
 
 def _scores(config: Config, told: dict[str, Stage], samples: Samples) -> dict[str, Any]:
     """Each loss's figures on the test images, one a seed, and what it gains on L1."""
-    bins = _bins(config)
+    bins = make_bins(config.bins)
     sampling = {"resamples": config.bootstrap, "seed": config.seed}
     truth = {part: samples.months[samples.rows(part)] for part in (splits.VALIDATION, splits.TEST)}
     chose, test = (torch.from_numpy(months) for months in truth.values())
@@ -128,7 +129,7 @@ def _scores(config: Config, told: dict[str, Stage], samples: Samples) -> dict[st
             for calibration, output in zip(*outputs.values(), strict=True)
         ]
         scores[loss] = {"mean": _mean(seeds), "seeds": seeds}
-        ages = [as_distribution(output, bins).mean.numpy() for output in outputs[splits.TEST]]
+        ages = [tell(output, bins).numpy() for output in outputs[splits.TEST]]
         months[loss] = np.stack(ages, axis=1)
     for loss in told:
         scores[loss]["gain_on_l1"] = paired_difference(
@@ -147,7 +148,3 @@ def _mean(seeds: list[dict[str, Any]]) -> dict[str, float | None]:
     return {
         name: None if None in values else float(np.mean(values)) for name, values in numbers.items()
     }
-
-
-def _bins(config: Config) -> Bins:
-    return Bins(config.bins.first, config.bins.last, config.bins.step, unit="months")

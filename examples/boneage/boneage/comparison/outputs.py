@@ -11,13 +11,12 @@ import torch
 from ldlcam import (
     Bins,
     ConformalIntervals,
-    LabelDistribution,
     interval_coverage,
     mean_crps,
-    two_hot_labels,
 )
 from torch import Tensor
 
+from boneage.networks.regressor import as_distribution
 from boneage.run_folder import Stage, atomic_path, read_arrays
 from boneage.stages.statistics import age_errors
 
@@ -26,13 +25,6 @@ _LEVEL = 0.9
 
 Outputs = dict[str, Tensor]
 """Logits (S, N, K), or ages (S, N) in months, of S seeds, by the name of the part."""
-
-
-def as_distribution(output: Tensor, bins: Bins) -> LabelDistribution:
-    """Logits (N, K), or ages (N,): a single age is a distribution that is all at that age."""
-    if output.ndim == 2:
-        return LabelDistribution(output.float(), bins)
-    return LabelDistribution(two_hot_labels(output, bins).log(), bins)
 
 
 def save_outputs(stage: Stage, outputs: Mapping[str, Sequence[Tensor]]) -> None:

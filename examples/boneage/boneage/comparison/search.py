@@ -11,9 +11,10 @@ from rich.progress import track
 from scipy.stats import qmc
 
 from boneage.comparison.heads import HeadTrainer, Trial
-from boneage.comparison.outputs import as_distribution, save_outputs
+from boneage.comparison.outputs import save_outputs
 from boneage.comparison.plan import ComparisonStages
 from boneage.data import splits
+from boneage.networks.regressor import as_distribution
 from boneage.run_folder import Stage, read_json, write_json
 
 # Every loss is tried at the same rates; those with settings of their own at as many of these.

@@ -6,21 +6,19 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from boneage.comparison.heads import Trial
 from boneage.comparison.outputs import save_outputs
 from boneage.config import Config, Model, Training
 from boneage.data import splits
-from boneage.data.batches import RegionDataset, loader, to_float
 from boneage.data.samples import Samples
-from boneage.networks.devices import pick_device
-from boneage.networks.regressor import AgeNetwork
-from boneage.networks.storage import load_network
+from boneage.networks.reading import ask_all
 from boneage.pipeline import Task
-from boneage.run_folder import Stage, read_array
+from boneage.run_folder import Stage
+from boneage.stages.crop import model_images
 from boneage.stages.plan import RunStages, make_key, plan_stages
-from boneage.stages.prepare import whole_path
+from boneage.stages.read import load_model
 from boneage.stages.train import train
 
 
@@ -52,19 +50,11 @@ def whole_tasks(
 def _tell(config: Config, stage: Stage, stages: RunStages) -> None:
     """Write `outputs.npz` of the networks, for the validation and the test images."""
     samples = Samples.load(stages.prepared.folder)
-    images = read_array(whole_path(stages.prepared, config.training.size), mapped=True)
-    device = pick_device(config.hardware)
-    outputs: dict[str, list[torch.Tensor]] = {splits.VALIDATION: [], splits.TEST: []}
+    outputs: dict[str, list[Tensor]] = {splits.VALIDATION: [], splits.TEST: []}
     for model in config.training.models:
-        network = AgeNetwork(config.training, model, config.bins)
-        load_network(network, stages.models[model.name] / "network.safetensors")
-        network.to(device)
+        network = load_model(config, model, stages.models[model.name])
         for part, seeds in outputs.items():
-            dataset = RegionDataset([images], samples.months, samples.male, samples.rows(part))
-            with torch.no_grad():
-                told = [
-                    network(to_float(batch.images.to(device)), batch.sex.to(device)).cpu()
-                    for batch in loader(dataset, 64, shuffle=False)
-                ]
-            seeds.append(torch.cat(told))
+            rows = samples.rows(part)
+            images = model_images(config, model, samples, rows, stages.prepared, stages.cropped)
+            seeds.append(ask_all(network, images, config.reading))
     save_outputs(stage, outputs)

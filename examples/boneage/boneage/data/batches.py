@@ -85,9 +85,7 @@ def to_float(images: Tensor) -> Tensor:
 def augment(images: Tensor, config: Augmentation) -> Tensor:
     """Turn, shift, scale, flip and brighten each image of a batch on its own.
 
-    All channels of an image (its regions) are changed alike. Values past the edge repeat the edge.
-    Interpolation is bicubic: networks that learn from the softer images of a bilinear one are
-    biased on the sharp ones that they are to tell.
+    All channels of an image (its regions) are changed alike.
 
     Args:
         images: Shape (N, C, S, S), floating, in [0, 1].
@@ -111,13 +109,23 @@ def augment(images: Tensor, config: Augmentation) -> Tensor:
         [flip * angle.cos(), -angle.sin(), flip * angle.sin(), angle.cos()], dim=1
     ).reshape(count, 2, 2)
     affine = torch.cat([turn * zoom[:, None, None], shift[:, :, None]], dim=2)
-    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
-    # Cubics overshoot at edges; what follows, and the networks, take values in [0, 1].
-    moved = F.grid_sample(
-        images, grid, mode="bicubic", padding_mode="border", align_corners=False
-    ).clamp(0, 1)
+    moved = warp(images, affine)
     if config.intensity == 0:
         return moved
     gain = 1 + spread(config.intensity).reshape(-1, 1, 1, 1)
     gamma = (1 + spread(config.intensity)).reshape(-1, 1, 1, 1)
     return (moved.clamp(min=1e-6) ** gamma * gain).clamp(0, 1)
+
+
+def warp(images: Tensor, affine: Tensor) -> Tensor:
+    """Images (N, C, S, S) in [0, 1], moved by matrices (N, 2, 3) that lead from new places to old.
+
+    Places are in [-1, 1]. Values past the edge repeat the edge. Interpolation is bicubic: networks
+    that learn from the softer images of a bilinear one are biased on the sharp ones that they are
+    to tell.
+    """
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    # Cubics overshoot at edges; what follows, and the networks, take values in [0, 1].
+    return F.grid_sample(
+        images, grid, mode="bicubic", padding_mode="border", align_corners=False
+    ).clamp(0, 1)

@@ -7,13 +7,14 @@ import math
 from typing import NamedTuple
 
 import torch
-from ldlcam import Bins, CAMHead, trim_heatmaps
+from ldlcam import CAMHead, trim_heatmaps
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
 from boneage.config import BinRange, Localization, Localizer
 from boneage.networks.backbones import FeatureNetwork
+from boneage.networks.bins import make_bins
 
 
 class Attention(NamedTuple):
@@ -28,7 +29,7 @@ class LocalizerNetwork(nn.Module):
 
     def __init__(self, config: Localizer, bins: BinRange, plan: Localization):
         super().__init__()
-        self.bins = Bins(bins.first, bins.last, bins.step, unit="months")
+        self.bins = make_bins(bins)
         self.features = FeatureNetwork(config.backbone)
         self.head = CAMHead(self.features.channels, len(self.bins), pool=config.pool)
         # All ages start equal: under max pooling random weights would begin far from uniform

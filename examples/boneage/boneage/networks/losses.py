@@ -15,9 +15,6 @@ from torch import nn
 
 from boneage.config import Training
 
-SCALAR = ("l1", "l2")
-"""Losses of a network that tells one number; the others are of one that tells a distribution."""
-
 
 def make_loss(name: str, bins: Bins, config: Training) -> nn.Module:
     """The loss of that name, which takes outputs and ages (N,) in months.
@@ -28,7 +25,7 @@ def make_loss(name: str, bins: Bins, config: Training) -> nn.Module:
         config: The settings of the losses that have any.
 
     Returns:
-        The loss; outputs are ages (N,) for those in `SCALAR`, and else logits (N, K).
+        The loss; outputs are ages (N,) for those in `SCALAR_LOSSES`, and else logits (N, K).
     """
     if name == "l1":
         return nn.L1Loss()

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
-from ldlcam import Bins, ExpectationHead, LabelDistribution
+from ldlcam import Bins, ExpectationHead, LabelDistribution, expectation, two_hot_labels
 from torch import Tensor, nn
 
-from boneage.config import BinRange, Model, Training
-from boneage.data.batches import to_float
+from boneage.config import SCALAR_LOSSES, BinRange, Model, Training
 from boneage.networks.backbones import FeatureNetwork
-from boneage.networks.losses import SCALAR
+from boneage.networks.bins import make_bins
 
 _SEX_UNITS = 32
-
-
-class AgePrediction(NamedTuple):
-    """Months (N,) and, where the model tells them, sd, 5% and 95% quantile and entropy (N,)."""
-
-    months: Tensor
-    sd: Tensor
-    low: Tensor
-    high: Tensor
-    entropy: Tensor
 
 
 class AgeNetwork(nn.Module):
@@ -36,7 +25,7 @@ class AgeNetwork(nn.Module):
 
     def __init__(self, config: Training, model: Model, bins: BinRange):
         super().__init__()
-        self.bins = Bins(bins.first, bins.last, bins.step, unit="months")
+        self.bins = make_bins(bins)
         self.sex = config.sex
         self.features = FeatureNetwork(config.backbone)
         cells = self._cells(config.size)
@@ -62,20 +51,14 @@ class AgeNetwork(nn.Module):
         output: Tensor = self.head(seen, sex[:, None] if self.sex else None)
         return output
 
-    @torch.no_grad()
-    def predict(self, images: Tensor, sex: Tensor) -> AgePrediction:
-        """Images (N, R, S, S) uint8 and sex (N,), on any device -> their ages, on the CPU.
-
-        An unknown sex was never trained: its prediction is that of either, in equal parts.
-        """
-        device = self.convolution.weight.device
-        seen, sex = self._look(to_float(images.to(device))), sex.to(device)
+    def answer(self, images: Tensor, sex: Tensor) -> Tensor:
+        """As `forward`. An unknown sex was never trained: its answer is that of either, mixed."""
+        seen = self._look(images)
         output = self._read(seen, sex)
         unknown = sex == 0
         if self.sex and unknown.any():
-            either = [self._read(seen[unknown], sex[unknown] + sign) for sign in (1, -1)]
-            output[unknown] = _mixed(*either)
-        return AgePrediction(*(column.cpu() for column in decode(output, self.bins)))
+            output[unknown] = mix([self._read(seen[unknown], sex[unknown] + s) for s in (1, -1)])
+        return output
 
     def _cells(self, size: int) -> int:
         training = self.features.training
@@ -87,7 +70,7 @@ class AgeNetwork(nn.Module):
 
 def make_head(loss: str, in_features: int, covariates: int, bins: Bins) -> nn.Module:
     """The last layers of a network for that loss: one output a bin, or a single one."""
-    if loss in SCALAR:
+    if loss in SCALAR_LOSSES:
         return ScalarHead(in_features, covariates, bins)
     return ExpectationHead(in_features, bins, covariates=covariates, covariate_hidden=(_SEX_UNITS,))
 
@@ -111,19 +94,23 @@ class ScalarHead(nn.Module):
         return months
 
 
-def _mixed(first: Tensor, second: Tensor) -> Tensor:
-    """The mean of two distributions, logits (N, K), or of two ages (N,)."""
-    if first.ndim == 1:
-        return (first + second) / 2
-    return torch.logaddexp(first.log_softmax(1), second.log_softmax(1))
+def mix(outputs: Sequence[Tensor]) -> Tensor:
+    """The mean of several distributions, logits (N, K), or of several ages (N,)."""
+    if len(outputs) == 1:
+        return outputs[0]
+    stack = torch.stack(list(outputs))
+    return stack.mean(0) if stack.ndim == 2 else stack.log_softmax(-1).logsumexp(0)
 
 
-def decode(output: Tensor, bins: Bins) -> AgePrediction:
-    """Logits (N, K) -> expectation and spread; plain months (N,) -> months, the rest NaN."""
+def as_distribution(output: Tensor, bins: Bins) -> LabelDistribution:
+    """Logits (N, K), or ages (N,): a single age is a distribution that is all at that age."""
+    if output.ndim == 2:
+        return LabelDistribution(output.float(), bins)
+    return LabelDistribution(two_hot_labels(output, bins).log(), bins)
+
+
+def tell(output: Tensor, bins: Bins) -> Tensor:
+    """Logits (N, K) -> expectations (N,) in months; plain ages (N,) are kept inside of the bins."""
     if output.ndim == 1:
-        first, last = bins.centers[0], bins.centers[-1]
-        unknown = torch.full_like(output, torch.nan)
-        return AgePrediction(output.clamp(first, last), unknown, unknown, unknown, unknown)
-    ages = LabelDistribution(output.float(), bins)
-    low, high = ages.interval(0.9)
-    return AgePrediction(ages.mean, ages.stddev, low, high, ages.entropy())
+        return output.clamp(bins.first, bins.last)
+    return expectation(output.float(), bins)

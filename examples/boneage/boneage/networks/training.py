@@ -26,7 +26,7 @@ from boneage.errors import UserError
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.losses import make_loss
-from boneage.networks.regressor import AgeNetwork, decode
+from boneage.networks.regressor import AgeNetwork, tell
 from boneage.run_folder import atomic_path, writing
 
 # The raw soft label's L1 averages over all bins, most of them empty: scaled to be of order one.
@@ -138,7 +138,7 @@ class AgeTask(_Task):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the mean absolute error of one batch, in months."""
-        months = decode(self.network(batch.images, batch.sex), self.network.bins).months
+        months = tell(self.network(batch.images, batch.sex), self.network.bins)
         self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
 
 

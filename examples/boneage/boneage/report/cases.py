@@ -112,7 +112,7 @@ def gather(
     largest = max(_attention_size(config, region) for region in REGIONS)
     whole = _rows_of(whole_path(stages.prepared, max(largest, config.training.size)), rows)
     views = {region: _views(region, rows, config, samples, stages, found) for region in REGIONS}
-    said = {name: test_predictions(stage, rows) for name, stage in stages.models.items()}
+    said = {name: test_predictions(stage, rows) for name, stage in stages.ages.items()}
     cases = []
     for i, row in enumerate(rows):
         height, width = samples.shapes[row].tolist()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from boneage.config import REGIONS, Config
+from boneage.config import REGIONS, Config, Model
+from boneage.data.batches import RegionDataset
 from boneage.data.cache import View, write_views
 from boneage.data.samples import Samples
-from boneage.run_folder import Stage
+from boneage.run_folder import Stage, read_array
 from boneage.stages.localize import Found
 from boneage.stages.prepare import whole_path
 
@@ -40,3 +42,19 @@ def crop_path(stage: Stage, prepared: Stage, region: str, config: Config) -> Pat
     if region == "whole":
         return whole_path(prepared, config.training.size)
     return stage / f"{region}.npy"
+
+
+def model_images(
+    config: Config,
+    model: Model,
+    samples: Samples,
+    rows: np.ndarray,
+    prepared: Stage,
+    cropped: Stage,
+) -> RegionDataset:
+    """What a model sees of some images, with their ages and sexes."""
+    regions = [
+        read_array(crop_path(cropped, prepared, region, config), mapped=True)
+        for region in model.regions
+    ]
+    return RegionDataset(regions, samples.months, samples.male, rows)

@@ -14,7 +14,7 @@ import torch
 from ldlcam import pointing_game
 
 from boneage import phantom
-from boneage.config import REGIONS, TRUTH, Config, Model
+from boneage.config import REGIONS, TRUTH, Config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.run_folder import Stage, atomic_path, read_array, read_arrays, read_json, write_json
@@ -43,7 +43,7 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
             region: _localization(region, stages.attention[region], stages.regions[region], samples)
             for region in REGIONS
         },
-        "ages": _ages(config, samples, stages.models),
+        "ages": _ages(config, samples, stages.ages),
         "versions": versions(),
         "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
@@ -51,7 +51,7 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
         metrics["ages"]["floors"] = _floors(config, metrics["localization"])
     metrics["seconds"] = stages.seconds()
     write_json(folder / "metrics.json", metrics)
-    _write_predictions(folder / "predictions.csv", samples, stages.models)
+    _write_predictions(folder / "predictions.csv", samples, stages.ages)
     return metrics
 
 
@@ -112,11 +112,11 @@ def _localization(region: str, attention: Stage, stage: Stage, samples: Samples)
     }
 
 
-def _ages(config: Config, samples: Samples, trained: dict[str, Stage]) -> dict[str, Any]:
+def _ages(config: Config, samples: Samples, told: dict[str, Stage]) -> dict[str, Any]:
     rows = samples.rows(splits.TEST)
     truth, male = samples.months[rows], samples.male[rows]
     sampling = {"resamples": config.bootstrap, "seed": config.seed}
-    predicted = {name: test_predictions(stage, rows) for name, stage in trained.items()}
+    predicted = {name: test_predictions(stage, rows) for name, stage in told.items()}
     models = {}
     for name, values in predicted.items():
         inside = (truth >= values["low"]) & (truth <= values["high"])
@@ -125,7 +125,7 @@ def _ages(config: Config, samples: Samples, trained: dict[str, Stage]) -> dict[s
             "test_by_group": by_group(values["months"], truth, male, **sampling),
             "test_wrong_sex_mae": float(np.abs(values["other_sex_months"] - truth).mean()),
             "coverage90": float(inside.mean()) if np.isfinite(values["low"]).all() else None,
-            "validation_mae": read_json(trained[name] / "training.json")["validation_mae"],
+            "validation_mae": read_json(told[name] / "reading.json")["validation_mae"],
         }
     learn = samples.months[samples.rows(splits.TRAIN)]
     constant = np.full(len(truth), np.median(learn))
@@ -142,9 +142,9 @@ def _ages(config: Config, samples: Samples, trained: dict[str, Stage]) -> dict[s
     }
 
 
-def _write_predictions(path: Path, samples: Samples, models: dict[str, Stage]) -> None:
+def _write_predictions(path: Path, samples: Samples, told: dict[str, Stage]) -> None:
     rows = samples.rows(splits.TEST)
-    predicted = {name: test_predictions(stage, rows)["months"] for name, stage in models.items()}
+    predicted = {name: test_predictions(stage, rows)["months"] for name, stage in told.items()}
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "male", "months", *predicted))
@@ -169,8 +169,10 @@ def _floors(config: Config, localization: dict[str, Any]) -> dict[str, float]:
         # A region that falls on none of them may show any.
         sees[region] = names.get(localization[region]["falls_on"], everything)
 
-    def floor(model: Model) -> float:
-        regions = set().union(*(sees[region] for region in model.regions))
+    def floor(name: str) -> float:
+        seen = {region for model in config.members(name) for region in model.regions}
+        regions = set().union(*(sees[region] for region in seen))
         return phantom.bayes_floor(sorted(regions), config.phantom.variant)
 
-    return {model.name: floor(model) for model in config.training.models}
+    names = (*(model.name for model in config.training.models), *config.reading.ensembles)
+    return {name: floor(name) for name in names}

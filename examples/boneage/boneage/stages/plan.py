@@ -23,7 +23,8 @@ _SAMPLE = 4096  # bytes
 class RunStages:
     """The stages of one run, each with its folder and the key of what it is computed from.
 
-    `data_key` is that of the data set, as it is split and its contrast evened.
+    `data_key` is that of the data set, as it is split and its contrast evened. `models` are the
+    trained networks, `ages` what they say, and what ensembles of them say.
     """
 
     data_key: str
@@ -32,6 +33,7 @@ class RunStages:
     regions: dict[str, Stage]
     cropped: Stage
     models: dict[str, Stage]
+    ages: dict[str, Stage]
     warm_start: bool
 
     def handed_on(self, region: str) -> Stage | None:
@@ -47,6 +49,7 @@ class RunStages:
             **{f"regions {name}": stage for name, stage in self.regions.items()},
             "crop": self.cropped,
             **{f"model {name}": stage for name, stage in self.models.items()},
+            **{f"ages {name}": stage for name, stage in self.ages.items()},
         }
 
     def seconds(self) -> dict[str, float]:
@@ -94,13 +97,21 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
         own_key = make_key(seen, shared, *own)
         return Stage(folder / f"model-{model.name}", own_key)
 
+    models = {model.name: model_stage(model) for model in config.training.models}
+    asked = make_key(config.reading.model_dump(exclude={"ensembles"}))
+
+    def ages_stage(name: str) -> Stage:
+        keys = [models[member.name].key for member in config.members(name)]
+        return Stage(folder / f"ages-{name}", make_key(asked, *keys))
+
     return RunStages(
         data_key=data_key,
         prepared=prepared,
         attention=attention,
         regions=regions,
         cropped=Stage(folder / "crop", crop_key),
-        models={model.name: model_stage(model) for model in config.training.models},
+        models=models,
+        ages={name: ages_stage(name) for name in (*models, *config.reading.ensembles)},
         warm_start=plan.warm_start,
     )
 

@@ -93,7 +93,7 @@ def _images(
     trained = metrics["ages"]["models"]
     # Chosen on validation images, as every choice is.
     judge = min(trained, key=lambda name: trained[name]["validation_mae"])
-    worst, best = cases.by_error(test, samples, stages.models[judge], _EXTREMES)
+    worst, best = cases.by_error(test, samples, stages.ages[judge], _EXTREMES)
     chosen = {
         "samples": cases.evenly_by_age(test, samples, _SAMPLES),
         "annotated": cases.annotated_rows(samples, _ANNOTATED),
@@ -123,8 +123,7 @@ def _age_figures(samples: Samples, stages: RunStages) -> dict[str, Any]:
     rows = samples.rows(splits.TEST)
     truth, male = samples.months[rows].astype(np.float64), samples.male[rows]
     errors = {
-        name: test_predictions(stage, rows)["months"] - truth
-        for name, stage in stages.models.items()
+        name: test_predictions(stage, rows)["months"] - truth for name, stage in stages.ages.items()
     }
     reach = 1.05 * max(
         float(np.abs([error.min(), error.max(), *figures.agreement(error)]).max())
