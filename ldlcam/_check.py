@@ -1,7 +1,7 @@
 """Checks of arguments, in one style: the name, what was expected, what came."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -68,6 +68,19 @@ def check_choice(name: str, value: object, options: Sequence[str]) -> None:
     if value not in options:
         listed = ", ".join(repr(option) for option in options)
         raise ValueError(f"{name}: expected one of {listed}, got {value!r}")
+
+
+def check_mapping(name: str, value: object) -> None:
+    """Check that an argument holds at least one thing by its name.
+
+    Raises:
+        TypeError: If it is no mapping.
+        ValueError: If it is empty.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a mapping by names, got {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name}: expected at least one, got none")
 
 
 def check_positive(name: str, value: float) -> None:

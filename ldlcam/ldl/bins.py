@@ -17,9 +17,10 @@ class Bins(nn.Module):
     One object is shared by labels, head, loss and decoding, so an offset between them cannot
     arise. It has no parameters. `centers` (K,) and `edges` (K + 1,) are float32 buffers: they
     move with the model, stay float32 when the model is cast to another dtype, and are saved in
-    its `state_dict`; loading a `state_dict` of other bins is an error. `first` and `last` are the
-    end centres, `widest_step` is the largest distance between two neighbouring centres, `unit` is
-    the unit's name and `uniform` tells whether all bins are equally wide.
+    its `state_dict`; loading a `state_dict` of other bins is an error (their unit is not saved).
+    `first` and `last` are the end centres, `widest_step` is the largest distance between two
+    neighbouring centres, `unit` is the unit's name and `uniform` tells whether all bins are equally
+    wide.
 
     Two bins are equal if their centres, edges and unit are.
 
@@ -177,6 +178,8 @@ class Bins(nn.Module):
         return len(self._exact[0])
 
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         if not isinstance(other, Bins):
             return NotImplemented
         return (
@@ -224,6 +227,9 @@ class Bins(nn.Module):
                     f"{saved[0].item():g} to {saved[-1].item():g}: the model was saved with "
                     "other bins"
                 )
+            elif local_metadata.get("assign_to_params_buffers", False):
+                # A model made on the meta device gets its values here.
+                setattr(self, name, exact.to(state_dict[key].device, torch.float32))
 
 
 def _increasing(values: Tensor) -> bool:

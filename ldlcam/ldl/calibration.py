@@ -3,16 +3,17 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldlcam._check import check_choice, check_tensor
 from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins
+from ldlcam.ldl.fitted import Fitted
 
 _TEMPERATURES = (1e-2, 1e2)
 
 
-class TemperatureScaling(nn.Module):
+class TemperatureScaling(Fitted):
     """Divides logits by one temperature, so that the predicted distributions are as wide as due.
 
     A temperature above 1 makes them wider, below 1 narrower. Their order of the bins stays, so
@@ -38,13 +39,14 @@ class TemperatureScaling(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("temperature", torch.ones(()))
+        self.register_fitted("temperature", torch.ones(()))
 
     def fit(self, logits: Tensor, target: Tensor, bins: Bins) -> "TemperatureScaling":
-        """Find the temperature at which the targets' bins are most probable.
+        """Find the temperature at which the targets' bins are most probable, from 0.01 to 100.
 
         Args:
-            logits: Logits (N, K) on data that the network was not trained on, floating.
+            logits: Logits (N, K) on data that the network was not trained on, floating. A row with
+                NaN, or with -inf at its target, is left out: no temperature makes it probable.
             target: Values (N,), real, in the unit of the bins. NaN or infinite is missing; those
                 outside count in the end bins. Without any, the temperature is 1.
             bins: The bins, K of them.
@@ -60,9 +62,11 @@ class TemperatureScaling(nn.Module):
 
         check_tensor("logits", logits, "N K", "floating", K=len(bins))
         check_tensor("target", target, "N", "real", N=logits.shape[0])
-        present = target.isfinite()
-        known = logits.detach()[present].double()
-        index = bins.index(target[present])[:, None]
+        logits = logits.detach()
+        index = bins.index(torch.where(target.isfinite(), target, bins.first))[:, None]
+        possible = logits.gather(-1, index)[:, 0] > -torch.inf
+        present = target.isfinite() & possible & ~logits.isnan().any(-1)
+        known, index = logits[present].double(), index[present]
 
         def negative_log_likelihood(log_temperature: float) -> float:
             scaled = (known / math.exp(log_temperature)).log_softmax(-1)
@@ -89,7 +93,7 @@ class TemperatureScaling(nn.Module):
         return f"temperature={self.temperature.item():.4g}"
 
 
-class LinearBiasCorrection(nn.Module):
+class LinearBiasCorrection(Fitted):
     """A straight line through predictions and true values: corrected = intercept + slope * value.
 
     Networks that minimize an error predict too high at the low end and too low at the high end.
@@ -125,8 +129,8 @@ class LinearBiasCorrection(nn.Module):
         super().__init__()
         check_choice("line", line, ("target", "prediction"))
         self.line = line
-        self.register_buffer("slope", torch.ones(()))
-        self.register_buffer("intercept", torch.zeros(()))
+        self.register_fitted("slope", torch.ones(()))
+        self.register_fitted("intercept", torch.zeros(()))
 
     def fit(self, predictions: Tensor, targets: Tensor) -> "LinearBiasCorrection":
         """Fit the line.
@@ -134,8 +138,9 @@ class LinearBiasCorrection(nn.Module):
         Args:
             predictions: Predicted values (N,), real, of data not trained on.
             targets: True values (N,), real, in the same unit. A pair with NaN or an infinite
-                number is left out. Where no line is defined (all the same, or fewer than two) the
-                slope is 1 and the mean error is taken away.
+                number is left out. Where no line rises (all the same, fewer than two, or
+                predictions that fall where the true values rise) the slope is 1 and the mean
+                error is taken away.
 
         Returns:
             This module.
@@ -154,6 +159,7 @@ class LinearBiasCorrection(nn.Module):
             rise, run = (dx * dy, dx * dx) if self.line == "target" else (dy * dy, dx * dy)
             if abs(run.sum().item()) > 1e-12 * max(x.abs().max().item(), 1e-300) ** 2:
                 slope = (rise.sum() / run.sum()).item()
+                slope = slope if slope > 0 else 1.0
             intercept = (y.mean() - slope * x.mean()).item()
         self.slope.fill_(slope)
         self.intercept.fill_(intercept)
@@ -164,6 +170,10 @@ class LinearBiasCorrection(nn.Module):
         check_tensor("predictions", predictions, dtype="real")
         predictions = upcast(predictions)
         return self.intercept.to(predictions.dtype) + self.slope.to(predictions.dtype) * predictions
+
+    def options(self) -> str:
+        """Which line it is."""
+        return f"line={self.line!r}"
 
     def extra_repr(self) -> str:
         """The line, for `repr`."""

@@ -3,15 +3,16 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldlcam._check import check_choice, check_count, check_open_fraction, check_tensor
+from ldlcam.ldl.fitted import Fitted
 from ldlcam.ldl.prediction import Interval, LabelDistribution
 
 SCORES = ("quantile", "scaled", "absolute")
 
 
-class ConformalIntervals(nn.Module):
+class ConformalIntervals(Fitted):
     """Prediction intervals whose coverage is guaranteed, calibrated on data of their own.
 
     Of new values drawn like the calibration data, at least the level lies inside on average, and
@@ -66,7 +67,7 @@ class ConformalIntervals(nn.Module):
         self.level = level
         self.score = score
         self.groups = groups
-        self.register_buffer("margins", torch.full((groups,), torch.inf))
+        self.register_fitted("margins", torch.full((groups,), torch.inf))
 
     def fit(
         self, predicted: LabelDistribution, target: Tensor, group: Tensor | None = None
@@ -76,19 +77,21 @@ class ConformalIntervals(nn.Module):
         Args:
             predicted: Predictions (N,) of data that nothing was trained or chosen on.
             target: True values (N,), real, in the unit of the bins. NaN or infinite is missing.
-            group: Group of each (N,), integer, 0 to groups - 1; by default all are in group 0.
+            group: Group of each (N,), integer, 0 to groups - 1; needed if there are several.
 
         Returns:
             This module.
 
         Raises:
             TypeError: If an argument is not a tensor of the kind above.
-            ValueError: If a shape is wrong.
+            ValueError: If a shape is wrong, or `group` is missing where there are several.
         """
         (count,) = _one_axis(predicted)
         check_tensor("target", target, "N", "real", N=count)
         group = self._group(group, predicted)
-        scores = self._scores(predicted, target.to(predicted.logits)).detach()
+        scores = self._scores(
+            predicted, target.to(predicted.logits.device, self.margins.dtype)
+        ).detach()
         present = target.isfinite() & scores.isfinite()
         for index in range(self.groups):
             chosen = scores[present & (group == index)].sort().values
@@ -102,35 +105,44 @@ class ConformalIntervals(nn.Module):
 
         Args:
             predicted: Predictions (N,).
-            group: Group of each (N,), integer; by default all are in group 0.
+            group: Group of each (N,), integer; needed if there are several.
 
         Returns:
             `low` and `high`, (N,), in the unit of the bins; they may reach beyond the bins.
 
         Raises:
             TypeError: If `group` is not an integer tensor.
-            ValueError: If a shape is wrong.
+            ValueError: If a shape is wrong, or `group` is missing where there are several.
         """
         _one_axis(predicted)
         group = self._group(group, predicted)
         known = (group >= 0) & (group < self.groups)
-        margin = self.margins.to(predicted.logits)[group.clamp(0, self.groups - 1)]
-        margin = torch.where(known, margin, torch.inf)
+        margins = self.margins.to(group.device)[group.clamp(0, self.groups - 1)]
+        low, high, unit = self._from(predicted)
+        reach = torch.where(known, margins, torch.inf) * unit
+        # A value that lay right at the margin must not fall outside by a rounding.
+        reach = reach + 4 * torch.finfo(reach.dtype).eps * reach.abs()
+        middle, dtype = (low + high) / 2, predicted.logits.dtype
+        return Interval(
+            _round_away(torch.minimum(low - reach, middle), -torch.inf, dtype),
+            _round_away(torch.maximum(high + reach, middle), torch.inf, dtype),
+        )
+
+    def _scores(self, predicted: LabelDistribution, target: Tensor) -> Tensor:
+        """How far outside of what the prediction says by itself, in its unit."""
+        low, high, unit = self._from(predicted)
+        target = target.to(low)
+        return torch.maximum(low - target, target - high) / unit
+
+    def _from(self, predicted: LabelDistribution) -> tuple[Tensor, Tensor, Tensor]:
+        """Ends of what a prediction says by itself, and the unit of its margin, in float64."""
         if self.score == "quantile":
             low, high = predicted.interval(self.level)
         else:
             low = high = predicted.mean
-        if self.score == "scaled":
-            margin = margin * self._stddev(predicted)
-        middle = (low + high) / 2
-        return Interval(torch.minimum(low - margin, middle), torch.maximum(high + margin, middle))
-
-    def _scores(self, predicted: LabelDistribution, target: Tensor) -> Tensor:
-        if self.score == "quantile":
-            low, high = predicted.interval(self.level)
-            return torch.maximum(low - target, target - high)
-        errors = (target - predicted.mean).abs()
-        return errors if self.score == "absolute" else errors / self._stddev(predicted)
+        unit = self._stddev(predicted) if self.score == "scaled" else torch.ones_like(low)
+        exact = self.margins.dtype
+        return low.to(exact), high.to(exact), unit.to(exact)
 
     def _stddev(self, predicted: LabelDistribution) -> Tensor:
         """Standard deviation, of a prediction all in one bin a hundredth of a bin."""
@@ -141,13 +153,19 @@ class ConformalIntervals(nn.Module):
     def _group(self, group: Tensor | None, predicted: LabelDistribution) -> Tensor:
         device = predicted.logits.device
         if group is None:
+            if self.groups > 1:
+                raise ValueError(f"group: expected one of {self.groups} for each, got none")
             return torch.zeros(predicted.batch_shape, dtype=torch.long, device=device)
         check_tensor("group", group, "N", "integer", N=predicted.batch_shape[0])
         return group.to(device, torch.long)
 
+    def options(self) -> str:
+        """The level, the score and the groups."""
+        return f"level={self.level:g}, score={self.score!r}, groups={self.groups}"
+
     def extra_repr(self) -> str:
         """The options, for `repr`."""
-        return f"level={self.level:g}, score={self.score!r}, groups={self.groups}"
+        return self.options()
 
 
 def _one_axis(predicted: LabelDistribution) -> torch.Size:
@@ -156,3 +174,11 @@ def _one_axis(predicted: LabelDistribution) -> torch.Size:
             f"predicted: expected distributions (N,), got {tuple(predicted.batch_shape)}"
         )
     return predicted.batch_shape
+
+
+def _round_away(ends: Tensor, towards: float, dtype: torch.dtype) -> Tensor:
+    """Ends in another dtype, a rounding step further out."""
+    ends = ends.to(dtype)
+    known = ends.detach()
+    step = torch.nextafter(known, torch.full_like(known, towards)) - known
+    return ends + torch.where(known.isfinite(), step, 0)

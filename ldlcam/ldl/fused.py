@@ -3,12 +3,10 @@
 Written down as it reads, the loss goes over arrays as large as the logits some twenty times, and
 keeps six of them until the backward pass. Here rows are taken a few at a time, so that what lies
 between stays in the processor's cache; and since a loss is a weighted sum over rows, its gradient
-is at hand when its value is: nothing is kept but the gradient itself, and nothing is computed
-twice.
+is at hand when its value is: besides the logits, nothing is kept but the gradient itself, and
+nothing is computed twice.
 """
 
-import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +21,9 @@ from ldlcam.ldl.loss_parts import distance_between, distance_slope
 # the device busy.
 _CHUNK_BYTES = {"cpu": 2**20}
 _CHUNK_BYTES_ELSEWHERE = 2**26
+
+# Finite, also when multiplied by a weight.
+_HUGE = 1e30
 
 
 class Criterion(NamedTuple):
@@ -82,22 +83,49 @@ def row_terms(
 
 def as_it_reads(logits: Tensor, target: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor]:
     """Distance and divergence (N,) of each row, differentiable by autograd."""
-    bins = criterion.bins
-    log_probs = upcast(logits).log_softmax(-1)
-    logs, _ = log_labels(target, bins, criterion.sigma, ends=criterion.ends)
-    probs = log_probs.exp()
+    probs, expectations, gaps, labels = _terms_as_they_read(logits, target, criterion)
+    distances = distance_between(expectations, target, criterion.distance, criterion.bins)
+    divergences = (probs * gaps).sum(-1) if criterion.reverse else -(labels * gaps).sum(-1)
+    return distances, divergences
+
+
+def _gradient_as_it_reads(
+    logits: Tensor,
+    target: Tensor,
+    of_distance: Tensor,
+    of_divergence: Tensor,
+    criterion: Criterion,
+) -> Tensor:
+    """Gradient (N, K) of the terms' weighted sum, itself differentiable by autograd."""
+    probs, expectations, gaps, labels = _terms_as_they_read(logits, target, criterion)
+    centers = criterion.bins.centers_as(probs.dtype, probs.device)
+    slope = of_distance * distance_slope(expectations - target, criterion.distance, criterion.bins)
+    of_distances = slope[:, None] * probs * (centers - expectations[:, None])
     if criterion.reverse:
-        divergences = (probs * (log_probs - logs)).sum(-1)
+        pull = probs * (gaps - (probs * gaps).sum(-1, keepdim=True))
     else:
-        divergences = (logs.exp() * (logs - log_probs)).sum(-1)
+        pull = probs - labels
+    return of_distances + of_divergence[:, None] * pull
+
+
+def _terms_as_they_read(
+    logits: Tensor, target: Tensor, criterion: Criterion
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Probabilities, expectations (N,), log-probabilities less the label's, and labels."""
+    bins, reverse = criterion.bins, criterion.reverse
+    log_probs = upcast(logits).log_softmax(-1)
+    probs = log_probs.exp()
+    logs, _ = log_labels(target, bins, criterion.sigma, ends=criterion.ends, floor=not reverse)
+    gaps = log_probs - logs
+    if reverse:
+        # What is not predicted adds nothing, however unlikely it is said to be.
+        gaps = torch.where(probs > 0, gaps, 0)
     expectations = (probs * bins.centers_as(probs.dtype, probs.device)).sum(-1)
-    return distance_between(expectations, target, criterion.distance, bins), divergences
+    return probs, expectations, gaps, logs.exp()
 
 
 class _Fused(torch.autograd.Function):
     """The same, a few rows at a time, with the gradient of the total."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -112,16 +140,44 @@ class _Fused(torch.autograd.Function):
         # In full precision, also for logits in half: it is still to be scaled, up or down.
         shape = logits if with_gradient else logits[:0]
         gradient = torch.empty_like(shape, dtype=torch.promote_types(logits.dtype, torch.float32))
-        # Room for all results beforehand: small ones that stay, made between large ones that go,
-        # would leave the large ones of the next rows no place but a new one.
         distances, divergences = (upcast(logits[:, 0]).clone() for _ in range(2))
-        for rows in _chunks(logits):
+        chunks = _chunks(logits)
+        # The same room for every chunk: new memory takes longer to get than to compute with.
+        room = [gradient.new_empty(chunks[0].stop, logits.shape[1]) for _ in range(3)]
+        for rows in chunks:
             given = (logits[rows], target[rows], of_distance[rows], of_divergence[rows])
-            distances[rows], divergences[rows], pull = _judge(*given, criterion, with_gradient)
-            if pull is not None:
-                gradient[rows] = pull
+            work = [each[: len(given[0])] for each in room]
+            if with_gradient:
+                work[0] = gradient[rows]
+            distances[rows], divergences[rows] = _judge(*given, criterion, work, with_gradient)
         weighted = of_distance * distances + of_divergence * divergences
         return weighted.sum(), weighted, distances, divergences, gradient
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        logits: Tensor,
+        target: Tensor,
+        of_distance: Tensor,
+        of_divergence: Tensor,
+        criterion: Criterion,
+        with_gradient: bool,
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Many batches are one: no row depends on another."""
+        many = info.batch_size
+        given = [
+            (each.expand(many, *each.shape) if dim is None else each.movedim(dim, 0))
+            for each, dim in zip(
+                (logits, target, of_distance, of_divergence), in_dims, strict=False
+            )
+        ]
+        count, bins = given[0].shape[1:]
+        flat = [each.flatten(0, 1) for each in given]
+        _, *rows, gradient = _Fused.apply(*flat, criterion, with_gradient)
+        rows = [each.reshape(many, count) for each in rows]
+        gradient = gradient.reshape(many, count if with_gradient else 0, bins)
+        return (rows[0].sum(1), *rows, gradient), (0,) * 5
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -139,16 +195,15 @@ class _Fused(torch.autograd.Function):
         logits, target, of_distance, of_divergence, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():
             # It is to be differentiated again.
-            distances, divergences = as_it_reads(logits, target, ctx.criterion)
-            weighted = of_distance * distances + of_divergence * divergences
-            return _differentiable(weighted, logits, of_total, of_weighted), *_NONE
+            given = (logits, target, of_distance, of_divergence, ctx.criterion)
+            gradient = _gradient_as_it_reads(*given)
         if of_weighted is not None:
             scale = of_weighted if of_total is None else of_total + of_weighted
             return (gradient * scale[:, None]).to(logits.dtype), *_NONE
         if of_total is None:
             return None, *_NONE
         # On other devices than the CPU, looking at a number waits for it.
-        if logits.device.type == "cpu" and bool(of_total == 1):
+        if not torch.is_grad_enabled() and logits.device.type == "cpu" and bool(of_total == 1):
             return gradient.to(logits.dtype), *_NONE
         return (gradient * of_total).to(logits.dtype), *_NONE
 
@@ -157,81 +212,76 @@ class _Fused(torch.autograd.Function):
 _NONE = (None,) * 5
 
 
-def _differentiable(
-    weighted: Tensor, logits: Tensor, of_total: Tensor | None, of_weighted: Tensor | None
-) -> Tensor:
-    """Gradient of the logits by autograd, itself differentiable."""
-    total = logits.new_zeros((), dtype=weighted.dtype)
-    if of_total is not None:
-        total = total + of_total * weighted.sum()
-    if of_weighted is not None:
-        total = total + (of_weighted * weighted).sum()
-    return torch.autograd.grad(total, logits, create_graph=True)[0]
-
-
 def _judge(
     logits: Tensor,
     target: Tensor,
     of_distance: Tensor,
     of_divergence: Tensor,
     criterion: Criterion,
+    work: list[Tensor],
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Distances and divergences (n,) of some rows, and the gradient (n, K) of their sum."""
+) -> tuple[Tensor, Tensor]:
+    """Distances and divergences (n,) of some rows.
+
+    What lies between is written into `work`, three arrays (n, K), the first of which holds the
+    gradient of the terms' weighted sum in the end.
+    """
     logits = upcast(logits)
+    scratch, probs, labels = work
     centers = criterion.bins.centers_as(logits.dtype, logits.device)
-    probs = logits.softmax(-1)
+    torch.softmax(logits, -1, out=probs)
     # The sum of the exponentials, without computing them once more.
     log_sums = logits.amax(-1) - probs.amax(-1).log()
     with without_autocast(logits.device.type):
         expectations = probs.mv(centers)
-    labels, logs, log_total = _labels(target, criterion)
-    gaps = logs - logits
-    if criterion.reverse:
-        divergences = log_total - log_sums - (probs * gaps).sum(-1)
-    else:
-        divergences = log_sums - log_total + (labels * gaps).sum(-1)
     distances = distance_between(expectations, target, criterion.distance, criterion.bins)
-    if not with_gradient:
-        return distances, divergences, None
-
+    log_total = _write_labels(target, criterion, labels, logs=scratch)
+    gaps = scratch.sub_(logits)
+    if criterion.reverse:
+        # What is not predicted adds nothing, however unlikely it is said to be: no 0 * inf.
+        gaps.clamp_(max=_HUGE)
     slope = of_distance * distance_slope(expectations - target, criterion.distance, criterion.bins)
     if criterion.reverse:
-        level = of_divergence * (log_total - log_sums - divergences) - slope * expectations
-        pull = torch.addcmul(level[:, None], centers, slope[:, None])
-        pull = pull.sub_(gaps.mul_(of_divergence[:, None])).mul_(probs)
+        divergences = log_total - log_sums - torch.mul(probs, gaps, out=labels).sum(-1)
+        if with_gradient:
+            level = of_divergence * (log_total - log_sums - divergences) - slope * expectations
+            pull = gaps.mul_(of_divergence.neg()[:, None]).add_(level[:, None])
+            pull.addcmul_(centers, slope[:, None]).mul_(probs)
     else:
-        level = of_divergence - slope * expectations
-        pull = torch.addcmul(level[:, None], centers, slope[:, None])
-        pull = pull.mul_(probs).sub_(labels.mul_(of_divergence[:, None]))
-    return distances, divergences, pull
+        divergences = log_sums - log_total + gaps.mul_(labels).sum(-1)
+        if with_gradient:
+            level = of_divergence - slope * expectations
+            pull = torch.addcmul(level[:, None], centers, slope[:, None], out=scratch)
+            pull.mul_(probs).addcmul_(labels, of_divergence[:, None], value=-1)
+    return distances, divergences
 
 
-def _labels(target: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels (n, K), and logs (n, K) that are theirs but for a number (n,) to take away."""
+def _write_labels(target: Tensor, criterion: Criterion, labels: Tensor, *, logs: Tensor) -> Tensor:
+    """Write labels (n, K), and logs (n, K) that are theirs but for the numbers (n,) returned."""
     bins, sigma = criterion.bins, criterion.sigma
     if criterion.ends != "renormalize":
-        logs, _ = log_labels(target, bins, sigma, ends=criterion.ends)
-        return logs.exp(), logs, torch.zeros_like(target)
+        floor = not criterion.reverse
+        logs.copy_(log_labels(target, bins, sigma, ends=criterion.ends, floor=floor)[0])
+        torch.exp(logs, out=labels)
+        return torch.zeros_like(target)
     # The usual ones once more, in as few steps as will do.
     centers = bins.centers_as(target.dtype, target.device)
     target = target.clamp(bins.first - FAR * sigma, bins.last + FAR * sigma)
-    scale = 1 / (math.sqrt(2) * sigma)
-    distances = centers * scale - (target * scale)[:, None]
-    logs = torch.addcmul(target.new_zeros(()), distances, distances, value=-1)
+    torch.sub(centers, target[:, None], out=logs)
+    torch.addcmul(target.new_zeros(()), logs, logs, value=-1 / (2 * sigma**2), out=logs)
     if not bins.uniform:
-        logs = logs + bins.edges_as(target.dtype, target.device).diff().log()
+        logs.add_(bins.edges_as(target.dtype, target.device).diff().log())
     highest = logs.amax(-1)
-    logs = torch.maximum(logs, (highest + lowest_log(logs))[:, None])
-    labels = logs.softmax(-1)
-    return labels, logs, highest - labels.amax(-1).log()
+    if not criterion.reverse:
+        torch.maximum(logs, (highest + lowest_log(logs))[:, None], out=logs)
+    torch.softmax(logs, -1, out=labels)
+    return highest - labels.amax(-1).log()
 
 
-def _chunks(logits: Tensor) -> Iterator[slice]:
-    """Slices over the rows; one, empty, if there is none."""
+def _chunks(logits: Tensor) -> list[slice]:
+    """Slices over the rows, none longer than the first; one, empty, if there is no row."""
     count, bins = logits.shape
     room = _CHUNK_BYTES.get(logits.device.type, _CHUNK_BYTES_ELSEWHERE)
     # Arithmetic is in four bytes a number, whatever the logits are in, or eight.
     step = max(room // (max(4, logits.element_size()) * bins), 1)
-    for start in range(0, max(count, 1), step):
-        yield slice(start, start + step)
+    return [slice(start, min(start + step, count)) for start in range(0, max(count, 1), step)]

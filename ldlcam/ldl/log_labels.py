@@ -16,8 +16,9 @@ ENDS = ("renormalize", "preserve_mean", "extend", "error")
 # Values further outside of the bins than this many spreads count as this far.
 FAR = 100.0
 # In equal bins the mean is right to 1e-7 after 8 steps as a rule and 14 for a spread of a tenth of
-# a bin; the rest are for uneven bins, with spreads down to a four-hundredth of the widest step.
-_NEWTON_STEPS = 24
+# a bin. In uneven ones, whose widths may differ by any factor, the bracket may have to be halved
+# again and again.
+_NEWTON_STEPS, _NEWTON_STEPS_UNEVEN = 24, 80
 
 
 class Peak(NamedTuple):
@@ -48,12 +49,15 @@ def log_labels(
     peak: Peak = GAUSSIAN,
     ends: str = "renormalize",
     integrate: bool = False,
+    floor: bool = True,
     name: str = "sigma",
 ) -> tuple[Tensor, Tensor]:
     """Logs of the label distributions (N, K), all finite, and which values are present (N,).
 
     The logs are analytic: the log of a probability that has underflown to 0 would be -inf, and
-    0 * -inf in a divergence is NaN. `name` is what the caller calls the spread.
+    0 * -inf in a divergence is NaN. With `floor`, those that are to be exponentiated again stop
+    where the probability would be a denormal number, which are slow. `name` is what the caller
+    calls the spread.
     """
     check_tensor("values", values, "N", "real")
     check_choice("ends", ends, ENDS)
@@ -83,11 +87,13 @@ def log_labels(
         logs = torch.cat([first, logs[:, 1:-1], last], dim=-1)
     if ends == "preserve_mean":
         offsets = centers - values
-        tilt = _mean_preserving_tilt(logs, offsets, spread, edges)
+        tilt = _mean_preserving_tilt(logs, offsets, spread, bins)
         if logs.requires_grad:
             tilt = _with_gradient(tilt, logs, offsets, edges)
         logs = logs + tilt * offsets
-    logs = (logs - logs.amax(-1, keepdim=True).detach()).clamp(min=lowest_log(logs))
+    logs = logs - logs.amax(-1, keepdim=True).detach()
+    if floor:
+        logs = logs.clamp(min=lowest_log(logs))
     return logs.log_softmax(-1), present
 
 
@@ -144,17 +150,17 @@ def _log_shares(
 
 
 @torch.no_grad()
-def _mean_preserving_tilt(logs: Tensor, offsets: Tensor, spread: Tensor, edges: Tensor) -> Tensor:
+def _mean_preserving_tilt(logs: Tensor, offsets: Tensor, spread: Tensor, bins: Bins) -> Tensor:
     """The tilt (N, 1) for which shares exp(logs + tilt * offsets) have a mean offset of 0.
 
     The mean grows with the tilt and the variance is its slope: Newton's method, halving the
     bracket instead wherever a step would leave it.
     """
-    widths = edges.diff()
+    widths = bins.edges_as(logs.dtype, logs.device).diff()
     steepest = 2 + (widths.max() / widths.min()).log()
     limit = 2 * (1 / spread + steepest / widths.min() + widths.max() / spread.square())
     tilt, low, high = torch.zeros_like(spread), -limit, limit
-    for _ in range(_NEWTON_STEPS):
+    for _ in range(_NEWTON_STEPS if bins.uniform else _NEWTON_STEPS_UNEVEN):
         mean, variance = _tilted_moments(tilt, logs, offsets)
         low = torch.where(mean < 0, tilt, low)
         high = torch.where(mean < 0, high, tilt)

@@ -22,13 +22,14 @@ def present_targets(
     check_tensor("logits", logits, "N K", "floating", K=len(bins))
     check_tensor("target", target, "N", "real", N=logits.shape[0])
     dtype = torch.promote_types(logits.dtype, torch.float32)
+    target = target.to(dtype)  # first: what is finite in float64 may not be in float32
     present = target.isfinite()
     if sample_weight is None:
         weights = present.to(dtype)
     else:
         check_tensor("sample_weight", sample_weight, "N", "real", N=logits.shape[0])
         weights = torch.where(present, sample_weight, 0).to(dtype)
-    return torch.where(present, target, bins.first).to(dtype), weights
+    return torch.where(present, target, bins.first), weights
 
 
 def distance_between(predicted: Tensor, target: Tensor, distance: str, bins: Bins) -> Tensor:

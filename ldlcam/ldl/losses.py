@@ -38,7 +38,7 @@ class ExpectationLDLLoss(nn.Module):
 
     The distance makes the predicted distribution's mean right; the divergence from a Gaussian
     label around the target gives the distribution its shape. See `expectation_ldl_loss` for the
-    arguments: this module calls it and keeps them.
+    arguments: this module keeps them.
 
     Args:
         bins: The bins, K of them, saved with the loss.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_tensor
+from ldlcam._check import check_count, check_mapping, check_tensor
 from ldlcam.ldl.bins import Bins
 from ldlcam.ldl.metrics import mean_absolute_error, mean_error
 from ldlcam.ldl.prediction import LabelDistribution
@@ -70,6 +70,7 @@ def plot_distributions(
         check_tensor("targets", targets, "N", "real", N=count)
     if titles is not None and len(titles) != count:
         raise ValueError(f"titles: expected {count}, got {len(titles)}")
+    check_count("columns", columns)
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(3.2 * columns, 2.3 * rows), layout="constrained")
@@ -168,7 +169,7 @@ def plot_reliability(predicted: Mapping[str, LabelDistribution], targets: Tensor
         The figure.
 
     Raises:
-        TypeError: If `targets` is not a real tensor.
+        TypeError: If `targets` is not a real tensor, or `predicted` is no mapping.
         ValueError: If there is no prediction, or a shape is wrong.
 
     Example:
@@ -181,8 +182,7 @@ def plot_reliability(predicted: Mapping[str, LabelDistribution], targets: Tensor
     """
     from matplotlib.figure import Figure
 
-    if not predicted:
-        raise ValueError("predicted: expected at least one, got none")
+    check_mapping("predicted", predicted)
     figure = Figure(figsize=(3.8, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color="black", lw=1, ls=":")
@@ -212,7 +212,7 @@ def plot_error_by_value(
         The figure. A band without values has no dot.
 
     Raises:
-        TypeError: If an argument is not a real tensor.
+        TypeError: If values are not real tensors, or `predictions` is no mapping.
         ValueError: If there is no prediction, or a shape is wrong.
 
     Example:
@@ -226,8 +226,7 @@ def plot_error_by_value(
     """
     from matplotlib.figure import Figure
 
-    if not predictions:
-        raise ValueError("predictions: expected at least one, got none")
+    check_mapping("predictions", predictions)
     check_tensor("targets", targets, "N", "real")
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     both = figure.subplots(1, 2)

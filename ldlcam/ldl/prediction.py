@@ -1,5 +1,6 @@
 """From logits over bins to predicted values, and how sure they are."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -163,7 +164,8 @@ class LabelDistribution(Distribution):
     @property
     def mode(self) -> Tensor:
         """Centre of the most probable bin, the first of them, in the unit of the bins."""
-        return self._centers()[self.logits.argmax(-1)]
+        likeliest = self._centers()[self.logits.argmax(-1)]
+        return torch.where(self.logits.isnan().any(-1), torch.nan, likeliest)
 
     @property
     def median(self) -> Tensor:
@@ -183,7 +185,8 @@ class LabelDistribution(Distribution):
             ValueError: If `how` is another word.
         """
         check_choice("how", how, ("mean", "median", "mode"))
-        return {"mean": self.mean, "median": self.median, "mode": self.mode}[how]
+        value: Tensor = getattr(self, how)
+        return value
 
     def tempered(self, temperature: Tensor | float) -> "LabelDistribution":
         """The distributions of the logits divided by a temperature: above 1, they are wider.
@@ -366,8 +369,12 @@ class LabelDistribution(Distribution):
     def _values(self, name: str, value: Tensor | float) -> Tensor:
         if not isinstance(value, Tensor):
             return self.logits.new_full(self.batch_shape, value)
-        batch = " ".join(str(size) for size in self.batch_shape)
-        check_tensor(name, value, f"... {batch}", "real")
+        check_tensor(name, value, dtype="real")
+        axes = len(self.batch_shape)
+        # Only then by its digits: a size that a compiler leaves open has none.
+        if value.dim() < axes or value.shape[value.dim() - axes :] != self.batch_shape:
+            batch = " ".join(str(size) for size in self.batch_shape)
+            check_tensor(name, value, f"... {batch}")
         return value.to(self.logits)
 
     def _pick(self, table: Tensor, index: Tensor) -> Tensor:
@@ -377,8 +384,9 @@ class LabelDistribution(Distribution):
 
     def _search(self, table: Tensor, value: Tensor) -> Tensor:
         """First index at which a table `(*batch_shape, M)` reaches each value."""
-        batch = self.batch_shape.numel()
-        samples = value.shape[: value.dim() - len(self.batch_shape)].numel()
+        # Multiplied, not by `numel`: a size that a compiler leaves open stays open.
+        batch = math.prod(self.batch_shape)
+        samples = math.prod(value.shape[: value.dim() - len(self.batch_shape)])
         rows = table.reshape(batch, table.shape[-1]).contiguous()
         found = torch.searchsorted(rows, value.reshape(samples, batch).T.contiguous())
         return found.T.reshape(value.shape)

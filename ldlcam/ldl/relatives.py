@@ -193,7 +193,7 @@ class BinCrossEntropyLoss(_Relative):
 
     def _each(self, logits: Tensor, target: Tensor) -> Tensor:
         labels = (one_hot_labels if self.label == "one_hot" else two_hot_labels)(target, self.bins)
-        return -(labels * upcast(logits).log_softmax(-1)).sum(-1)
+        return _cross_entropy(labels, upcast(logits).log_softmax(-1))
 
 
 class MeanVarianceTerms(NamedTuple):
@@ -263,8 +263,13 @@ class MeanVarianceLoss(_Relative):
     def _terms(self, logits: Tensor, target: Tensor) -> MeanVarianceTerms:
         predicted = LabelDistribution(logits, self.bins)
         labels = one_hot_labels(target, self.bins)
-        cross_entropy = -(labels * predicted.logits).sum(-1)
+        cross_entropy = _cross_entropy(labels, predicted.logits)
         mean = (predicted.mean - target).square() / 2
         variance = predicted.variance
         total = cross_entropy + self.mean_weight * mean + self.variance_weight * variance
         return MeanVarianceTerms(cross_entropy, mean, variance, total)
+
+
+def _cross_entropy(labels: Tensor, log_probs: Tensor) -> Tensor:
+    """Cross-entropy (N,); a bin that the label leaves out counts nothing, also at log 0."""
+    return -torch.where(labels > 0, labels * log_probs, 0).sum(-1)

@@ -38,7 +38,7 @@ def interval_coverage(low: Tensor, high: Tensor, targets: Tensor) -> Tensor:
     check_tensor("high", high, "N", "real", N=low.shape[0])
     check_tensor("targets", targets, "N", "real", N=low.shape[0])
     inside = (low <= targets) & (targets <= high)
-    dtype = torch.promote_types(upcast(low).dtype, upcast(targets).dtype)
+    dtype = (upcast(low) + upcast(high) + upcast(targets)).dtype
     return inside.to(dtype).sum() / (~targets.isnan()).sum()
 
 
@@ -107,14 +107,14 @@ def coverage_by_level(
     Args:
         predicted: Predictions (N,).
         targets: True values (N,), real, in the unit of the bins. NaN is missing and left out.
-        levels: L levels in [0, 1].
+        levels: L levels in [0, 1]. A value outside of the bins is in no interval.
 
     Returns:
         Shares (L,), float32 or float64; NaN without any present target.
 
     Raises:
         TypeError: If `targets` is not a real tensor.
-        ValueError: If a shape is wrong.
+        ValueError: If a shape is wrong, or a number of `levels` not in [0, 1].
 
     Example:
         >>> import torch
@@ -123,12 +123,18 @@ def coverage_by_level(
         >>> coverage_by_level(predicted, torch.tensor([20.0, 100.0, 120.5, 239.0]), [0.5, 0.9])
         tensor([0.5000, 0.7500])
     """
+    # Those of a tensor are not looked at: that would wait for the device.
+    if not isinstance(levels, Tensor) and not all(0 <= level <= 1 for level in levels):
+        raise ValueError(f"levels: expected all in [0, 1], got {list(levels)}")
     places = probability_integral_transform(predicted, targets)
     levels = torch.as_tensor(levels, dtype=places.dtype, device=places.device)
     check_tensor("levels", levels, "L")
+    first, last = predicted.bins.edges_as(places.dtype, places.device)[[0, -1]]
+    between = (targets >= first) & (targets <= last)
     from_middle = 2 * (places - 0.5).abs()
-    inside = from_middle[:, None] <= levels
-    return inside.to(places.dtype).sum(0) / (~places.isnan()).sum()
+    inside = between[:, None] & (from_middle[:, None] <= levels)
+    shares: Tensor = inside.to(places.dtype).sum(0) / (~places.isnan()).sum()
+    return shares
 
 
 def expected_calibration_error(

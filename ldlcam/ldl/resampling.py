@@ -34,7 +34,8 @@ def bootstrap(
     says how much the choice of samples decides, not what training again would give.
 
     Args:
-        metric: Takes the samples and returns a scalar tensor.
+        metric: Takes the samples and returns a floating tensor: a scalar, or several figures, each
+            of which gets an interval of its own.
         *samples: One or more of what the metric takes, of N samples each: tensors (N, ...), or
             a `LabelDistribution` (N,).
         level: Level of the percentile interval, in (0, 1).
@@ -46,6 +47,7 @@ def bootstrap(
         NaN, as without any present target, are left out.
 
     Raises:
+        TypeError: If the metric returns no floating tensor.
         ValueError: If there is nothing to draw from, or an option is out of range.
 
     Example:
@@ -67,16 +69,18 @@ def bootstrap(
     if len(set(counts)) > 1:
         raise ValueError(f"samples: expected as many of each, got {counts}")
     value = metric(*samples)
+    check_tensor("metric", value, dtype="floating")
     if counts[0] == 0:
         return Estimate(value, torch.full_like(value, torch.nan), torch.full_like(value, torch.nan))
     generator = torch.Generator().manual_seed(seed)
     drawn = []
-    for _ in range(resamples):
-        index = torch.randint(counts[0], (counts[0],), generator=generator)
-        drawn.append(metric(*(each[index.to(_device(each))] for each in samples)))
+    with torch.no_grad():
+        for _ in range(resamples):
+            index = torch.randint(counts[0], (counts[0],), generator=generator)
+            drawn.append(metric(*(each[index.to(_device(each))] for each in samples)))
     tail = (1 - level) / 2
     ends = torch.tensor([tail, 1 - tail], dtype=value.dtype, device=value.device)
-    low, high = torch.stack(drawn).nanquantile(ends)
+    low, high = torch.stack(drawn).nanquantile(ends, dim=0)
     return Estimate(value, low, high)
 
 

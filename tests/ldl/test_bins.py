@@ -236,3 +236,12 @@ def test_bins_that_float32_cannot_tell_apart_are_refused() -> None:
 def test_bins_shifted_by_a_step_far_from_zero_differ() -> None:
     assert Bins(2_000_000, 2_000_010) != Bins(2_000_001, 2_000_011)
     assert Bins(2_000_000, 2_000_010) == Bins(2_000_000, 2_000_010)
+
+
+def test_a_model_made_without_values_takes_those_that_are_loaded() -> None:
+    known = nn.ModuleDict({"bins": Bins(1, 240, unit="months"), "layer": nn.Linear(2, 3)})
+    with torch.device("meta"):
+        empty = nn.ModuleDict({"bins": Bins(1, 240, unit="months"), "layer": nn.Linear(2, 3)})
+    empty.load_state_dict(known.state_dict(), assign=True)
+    torch.testing.assert_close(empty["bins"].centers, known["bins"].centers)
+    torch.testing.assert_close(empty["bins"].edges, known["bins"].edges)

@@ -161,3 +161,35 @@ class TestBiasCorrection:
         found = LinearBiasCorrection().to(device)(torch.zeros(2, 3, device=device))
         assert found.device.type == device.type
         assert found.shape == (2, 3)
+
+
+def test_rows_that_no_temperature_makes_probable_are_left_out() -> None:
+    bins, target = Bins(0, 100), torch.tensor([10.0, 40.0, 70.0])
+    logits = torch.randn(3, 101) - (bins.centers - target[:, None]).abs() / 5
+    known = TemperatureScaling().fit(logits, target, bins).temperature
+    impossible = logits[:1].clone()
+    impossible[0, 10] = -torch.inf
+    nothing = torch.full((1, 101), torch.nan)
+    more = torch.cat([logits, impossible, nothing]), torch.cat([target, target[:1], target[:1]])
+    assert torch.equal(TemperatureScaling().fit(*more, bins).temperature, known)
+    assert TemperatureScaling().fit(nothing, target[:1], bins).temperature == 1
+
+
+@pytest.mark.parametrize("line", ["target", "prediction"])
+def test_a_line_that_does_not_rise_is_none(line: str) -> None:
+    ages = torch.arange(10.0)
+    correction = LinearBiasCorrection(line).fit(20 - ages, ages)
+    assert correction.slope == 1
+    torch.testing.assert_close(correction(20 - ages).mean(), ages.mean())
+
+
+def test_calibrations_are_not_cast_and_not_taken_for_others() -> None:
+    ages = torch.rand(30)
+    fitted = LinearBiasCorrection().fit(0.7 * ages + 0.1 * torch.rand(30), ages)
+    slope = fitted.slope.clone()
+    assert torch.equal(fitted.half().slope, slope)
+    with pytest.raises(ValueError, match="expected line='prediction', got line='target'"):
+        LinearBiasCorrection("prediction").load_state_dict(fitted.state_dict())
+    scaling = TemperatureScaling()
+    scaling.load_state_dict(TemperatureScaling().bfloat16().state_dict())
+    assert scaling.temperature.dtype == torch.float64

@@ -5,7 +5,13 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from ldlcam.ldl import Bins, ExpectationLDLLoss, expectation_ldl_loss, fused
+from ldlcam.ldl import (
+    Bins,
+    ExpectationLDLLoss,
+    LabelDivergenceLoss,
+    expectation_ldl_loss,
+    fused,
+)
 from ldlcam.ldl.fused import Criterion, as_it_reads, row_terms
 from ldlcam.ldl.log_labels import ENDS
 from ldlcam.ldl.loss_parts import DISTANCES
@@ -170,3 +176,80 @@ def test_scaled_losses_of_half_precision_logits(dtype: torch.dtype, scale: float
             gradients += [torch.autograd.grad((scale / 64 * loss).sum(), each)[0]]
         assert gradients[0].dtype == dtype
         torch.testing.assert_close(gradients[0], gradients[1].to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sigma", [0.5, 3.0, 40.0])
+def test_the_reverse_is_exact_however_far_apart(sigma: float, dtype: torch.dtype) -> None:
+    """Where labels have underflown, their logs still say how unlikely a prediction is."""
+    target = torch.tensor([20.0, 120.5, 239.0], dtype=dtype)
+    logits = torch.randn(3, 240, dtype=dtype)
+    logits[:, 200:] = -torch.inf
+    logits.requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    logs = -((MONTHS.centers.double() - target[:, None]) / sigma).square() / 2
+    logs = logs - logs.logsumexp(-1, keepdim=True)
+    log_probs = exact.log_softmax(-1)
+    gaps = torch.where(log_probs > -torch.inf, log_probs - logs, 0)
+    known = (log_probs.exp() * gaps).sum(-1)
+    criterion = LabelDivergenceLoss(MONTHS, sigma, reverse=True, reduction="none")
+    divergences = criterion(logits, target)
+    torch.testing.assert_close(divergences.double(), known, rtol=1e-5, atol=1e-5)
+    mine, its = (
+        torch.autograd.grad(loss.sum(), of)[0]
+        for loss, of in ((divergences, logits), (known, exact))
+    )
+    torch.testing.assert_close(mine.double(), its, rtol=1e-4, atol=1e-4)
+
+
+def test_large_centers_and_narrow_labels_in_float32() -> None:
+    bins = Bins(10_000, 10_100)
+    logits, target = torch.randn(6, 101), 10_000 + 100 * torch.rand(6)
+    criterion = LabelDivergenceLoss(bins, 0.5)
+    exact = criterion(logits.double(), target.double())
+    torch.testing.assert_close(criterion(logits, target).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA[:6] + CRITERIA[-6:], ids=str)
+def test_derivatives_by_torch_func(criterion: Criterion) -> None:
+    bins = criterion.bins
+    logits = torch.randn(3, len(bins), dtype=torch.float64)
+    target = torch.linspace(bins.first, bins.last, 3, dtype=torch.float64)
+    shares = torch.rand(2, 3, dtype=torch.float64)
+
+    def mine(logits: Tensor) -> Tensor:
+        return row_terms(logits, target, *shares, criterion).total
+
+    def as_read(logits: Tensor) -> Tensor:
+        distances, divergences = as_it_reads(logits, target, criterion)
+        return (shares[0] * distances + shares[1] * divergences).sum()
+
+    known = torch.autograd.functional.jacobian(as_read, logits)
+    torch.testing.assert_close(torch.func.jacrev(mine)(logits), known)
+    _, pull = torch.func.vjp(mine, logits)
+    torch.testing.assert_close(pull(torch.tensor(2.0, dtype=torch.float64))[0], 2 * known)
+    if len(bins) < 10:
+        curved = torch.func.jacrev(torch.func.jacrev(mine))(logits)
+        torch.testing.assert_close(curved, torch.autograd.functional.hessian(as_read, logits))
+
+
+def test_many_batches_by_vmap() -> None:
+    """Batches of logits, of targets with the same logits, and of both, in and out of chunks."""
+    logits = torch.randn(4, 9, 240, dtype=torch.float64)
+    target = 240 * torch.rand(4, 9, dtype=torch.float64)
+    loss = ExpectationLDLLoss(MONTHS, 15.0)
+    for in_dims, given in (
+        ((0, 0), (logits, target)),
+        ((None, 0), (logits[0], target)),
+        ((0, None), (logits, target[0])),
+        ((1, 1), (logits.movedim(0, 1), target.movedim(0, 1))),
+    ):
+        each = torch.func.vmap(loss, in_dims=in_dims)(*given)
+        known = [
+            loss(
+                given[0].select(in_dims[0], i) if in_dims[0] is not None else given[0],
+                given[1].select(in_dims[1], i) if in_dims[1] is not None else given[1],
+            )
+            for i in range(4)
+        ]
+        torch.testing.assert_close(each, torch.stack(known))

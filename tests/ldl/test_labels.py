@@ -481,3 +481,13 @@ class TestArguments:
             assert result.shape == (7, 240)
             assert result.device.type == device.type
             assert result.dtype == torch.float32
+
+
+@pytest.mark.parametrize("integrate", [False, True])
+@pytest.mark.parametrize("sigma", [2.3, 20.0, 300.0])
+def test_means_are_kept_in_bins_of_very_different_widths(sigma: float, integrate: bool) -> None:
+    bins = Bins.from_centers([0, 0.01, 1, 100, 101, 1000])
+    values = torch.linspace(0.1, 550, 97, dtype=torch.float64)
+    labels = gaussian_labels(values, bins, sigma, ends="preserve_mean", integrate=integrate)
+    means = (labels * bins.centers_as(torch.float64, values.device)).sum(-1)
+    torch.testing.assert_close(means, values, atol=1e-3, rtol=0)

@@ -98,3 +98,14 @@ def test_arguments() -> None:
         plot_error_by_value({}, ages, MONTHS)
     with pytest.raises(ValueError, match=r"predictions: expected shape \(N,\) with N = 2"):
         plot_error_by_value({"O": torch.ones(3)}, ages, MONTHS)
+
+
+def test_what_is_no_mapping_is_named() -> None:
+    ages = torch.rand(5)
+    predicted = LabelDistribution(torch.zeros(5, 240), Bins(1, 240))
+    with pytest.raises(TypeError, match="predicted: expected a mapping by names, got LabelD"):
+        plot_reliability(predicted, ages)
+    with pytest.raises(TypeError, match="predictions: expected a mapping by names, got Tensor"):
+        plot_error_by_value(ages, ages, Bins(0, 1))
+    with pytest.raises(ValueError, match="columns: expected"):
+        plot_distributions(predicted, columns=0)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.distributions import Categorical, Distribution, kl_divergence
 
 from ldlcam.ldl import Bins, LabelDistribution, expectation
@@ -475,3 +476,54 @@ class TestArguments:
                 assert result.shape == (3,)
                 assert result.device.type == device.type
                 assert result.dtype == dtype
+
+
+def test_nothing_is_most_probable_of_nan() -> None:
+    logits = torch.zeros(2, 240)
+    logits[1, 7] = torch.nan
+    for value in (
+        LabelDistribution(logits, MONTHS).mode,
+        LabelDistribution(logits, MONTHS).decode("mode"),
+    ):
+        assert value[0] == 1
+        assert value[1].isnan()
+
+
+ASKED = {
+    "crps": lambda told, value: told.crps(value),
+    "log_prob": lambda told, value: told.log_prob(value),
+    "cdf": lambda told, value: told.cdf(value),
+    "median": lambda told, value: told.median,
+    "interval": lambda told, value: torch.stack(told.interval(0.9)),
+    "shortest": lambda told, value: torch.stack(told.interval(0.9, kind="shortest")),
+    "mix": lambda told, value: LabelDistribution.mix([told, told]).mean,
+    "kl": lambda told, value: kl_divergence(told, told.tempered(2.0)),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_one_graph_for_batches_of_any_size(name: str) -> None:
+    def asked(logits: Tensor, value: Tensor) -> Tensor:
+        return ASKED[name](LabelDistribution(logits, MONTHS), value)
+
+    torch.compiler.reset()
+    compiled = torch.compile(asked, fullgraph=True, backend="eager")
+    for count in (8, 5, 3):
+        given = torch.randn(count, 240), 240 * torch.rand(count)
+        torch.testing.assert_close(compiled(*given), asked(*given))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", ASKED)
+def test_export_with_batches_of_any_size(name: str, strict: bool) -> None:
+    class Asked(torch.nn.Module):
+        def forward(self, logits: Tensor, value: Tensor) -> Tensor:
+            return ASKED[name](LabelDistribution(logits, MONTHS), value)
+
+    count = torch.export.Dim("count", min=2)
+    given = torch.randn(4, 240), 240 * torch.rand(4)
+    program = torch.export.export(
+        Asked(), given, dynamic_shapes=({0: count}, {0: count}), strict=strict
+    )
+    others = torch.randn(7, 240), 240 * torch.rand(7)
+    torch.testing.assert_close(program.module()(*others), Asked()(*others))

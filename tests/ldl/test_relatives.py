@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -231,3 +232,35 @@ def test_bins_are_saved_with_every_loss() -> None:
     with pytest.raises(RuntimeError, match="saved with other bins"):
         CRPSLoss(Bins(0, 239)).load_state_dict(saved)
     assert list(saved) == ["bins.centers", "bins.edges"]
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        BinCrossEntropyLoss(MONTHS),
+        BinCrossEntropyLoss(MONTHS, label="two_hot"),
+        MeanVarianceLoss(MONTHS),
+    ],
+    ids=str,
+)
+def test_bins_that_are_ruled_out_count_nothing(criterion: torch.nn.Module) -> None:
+    logits = torch.randn(4, 240, dtype=torch.float64)
+    logits[:, 120:] = -torch.inf
+    logits.requires_grad_()
+    target = torch.tensor([1.0, 20.5, 60.0, 119.0], dtype=torch.float64)
+    narrow = logits.detach()[:, :120].clone().requires_grad_()
+    few = copy.deepcopy(criterion)
+    few.bins = Bins(1, 120)
+    loss, known = criterion(logits, target), few(narrow, target)
+    torch.testing.assert_close(loss, known)
+    (mine,), (its,) = torch.autograd.grad(loss, logits), torch.autograd.grad(known, narrow)
+    torch.testing.assert_close(mine[:, :120], its)
+    assert not mine[:, 120:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_target_beyond_the_dtype_is_missing(dtype: torch.dtype) -> None:
+    logits = torch.randn(2, 240).to(dtype)
+    target = torch.tensor([1e300, 20.0], dtype=torch.float64)
+    criterion = LabelDivergenceLoss(MONTHS, 9.0)
+    torch.testing.assert_close(criterion(logits, target), criterion(logits[1:], target[1:]))

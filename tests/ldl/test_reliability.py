@@ -118,3 +118,19 @@ def test_device(device: torch.device) -> None:
         assert found.shape == ()
         assert found.device.type == device.type
     assert probability_integral_transform(predicted, targets).shape == (3,)
+
+
+def test_what_lies_outside_of_the_bins_is_in_no_interval() -> None:
+    predicted = LabelDistribution(torch.zeros(5, 240), Bins(1, 240))
+    targets = torch.tensor([-10.0, 0.5, 120.0, 240.5, 250.0])
+    assert coverage_by_level(predicted, targets, [1.0]) == 0.6
+    assert interval_coverage(*predicted.interval(1.0), targets) == 0.6
+    with pytest.raises(ValueError, match=r"levels: expected all in \[0, 1\], got \[90, 0.5\]"):
+        coverage_by_level(predicted, targets, [90, 0.5])
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_coverage_has_the_finest_dtype(at: int) -> None:
+    given = [torch.ones(2), torch.ones(2), torch.ones(2)]
+    given[at] = given[at].double()
+    assert interval_coverage(*given).dtype == torch.float64

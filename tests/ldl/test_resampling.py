@@ -116,3 +116,27 @@ class TestByGroup:
             by_group(mean_error, torch.zeros(3), *pairs(3))
         with pytest.raises(ValueError, match="samples: expected 3 as group has, got 2"):
             by_group(mean_error, torch.arange(3), *pairs(2))
+
+
+def test_several_figures_have_an_interval_each() -> None:
+    errors = torch.randn(200, 3) * torch.tensor([1.0, 10.0, 100.0])
+    value, low, high = bootstrap(lambda each: each.abs().mean(0), errors, resamples=300)
+    for column in range(3):
+        alone = bootstrap(lambda each: each.abs().mean(), errors[:, column], resamples=300)
+        torch.testing.assert_close(
+            torch.stack((value[column], low[column], high[column])), torch.stack(alone)
+        )
+
+
+@pytest.mark.parametrize("result", [1.0, torch.ones((), dtype=torch.long)])
+def test_a_metric_without_a_floating_result_is_named(result: object) -> None:
+    with pytest.raises(TypeError, match="metric: expected a tensor"):
+        bootstrap(lambda each: result, torch.ones(5))
+
+
+def test_no_graph_is_kept_of_the_draws() -> None:
+    samples = torch.randn(9, requires_grad=True)
+    value, low, high = bootstrap(torch.mean, samples, resamples=9)
+    assert value.requires_grad
+    assert not low.requires_grad
+    assert not high.requires_grad

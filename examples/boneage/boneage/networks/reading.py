@@ -96,9 +96,6 @@ class Calibration(nn.Module):
             self.temperature.fit(outputs, months, self.bins)
         if self.reading.bias:
             self.bias.fit(self._distribution(outputs).mean, months)
-            if self.bias.slope <= 0:  # networks that have learned nothing
-                self.bias.slope.fill_(1)
-                self.bias.intercept.fill_(0)
         if self.reading.conformal:
             self._intervals(outputs).fit(self._distribution(outputs), months)
         return self
