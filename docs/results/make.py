@@ -80,12 +80,8 @@ def page(name: str, metrics: dict[str, Any]) -> str:
 def losses_page(results: dict[str, Any]) -> str:
     """The page of the comparison of losses, as Markdown."""
     data, plan = results["data"], results["configuration"]["comparison"]
-    training = results["configuration"]["training"]
     used = ", ".join(f"{part} {data['parts'][part]}" for part in ("train", "validation", "test"))
     hours = sum(results["seconds"].values()) / 3600
-    schedule = training["schedule"]
-    frozen = training["backbone"]["frozen"]
-    kept = f"which the layers up to stride {frozen} keep, " if frozen else ""
     return f"""{_heading(LOSSES)}
 {data["images"]} images ({used}); seeds {", ".join(map(str, plan["seeds"]))}; {hours:.1f} hours on
 {LOSSES.cores}.
@@ -119,13 +115,23 @@ CRPS on the validation images. Weights are multiples of sigma.
 {_scan(results["scan"], plan)}
 
 ![MAE and CRPS by sigma and weight](losses-scan.png)
+{_whole(results)}"""
 
+
+def _whole(results: dict[str, Any]) -> str:
+    """The part on whole networks, if there are any."""
+    if not results["whole"]:
+        return ""
+    plan, training = (results["configuration"][name] for name in ("comparison", "training"))
+    frozen = training["backbone"]["frozen"]
+    kept = f"which the layers up to stride {frozen} keep, " if frozen else ""
+    rates = ", ".join(f"{rate:g} ({loss})" for loss, rate in plan["whole"].items())
+    return f"""
 ## Whole networks
 
-L1 and the others that were best on the validation images, each with the settings that it has
-chosen above: `{training["backbone"]["name"]}` from ImageNet weights, {kept}images of
-{training["size"]} pixels, {schedule["epochs"][0]} epochs, at a rate of up to
-{schedule["learning_rate"][0]:g} for all of them.
+Some of the best beside L1, each with the settings that it has chosen above:
+`{training["backbone"]["name"]}` from ImageNet weights, {kept}images of {training["size"]} pixels,
+{training["schedule"]["epochs"][0]} epochs, at rates of up to {rates}.
 
 {_losses(results["whole"])}
 

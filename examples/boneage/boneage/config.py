@@ -284,8 +284,8 @@ class LossComparison(Section):
     First on the features of one pretrained network that learns nothing: of images of `size`
     pixels, pooled to `grid` x `grid` cells. A small head is trained with every loss, at `trials`
     settings each. `sigmas` and `weights`, in multiples of sigma, are the grid on which the
-    expectation loss is looked at closer. Then the `whole` best losses beside L1 train a whole
-    network, as `training` says.
+    expectation loss is looked at closer. Then the losses in `whole`, L1 among them, train a whole
+    network each, as `training` says, but at the learning rate that is given with them.
     """
 
     size: int = Field(112, ge=32)
@@ -299,7 +299,13 @@ class LossComparison(Section):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     sigmas: tuple[Positive, ...] = (4, 8, 15, 25)
     weights: tuple[Annotated[float, Field(ge=0)], ...] = (0.1, 0.3, 1, 3, 10, 100)
-    whole: int = Field(3, ge=0, lt=len(LOSSES))
+    whole: dict[Loss, Positive] = {}
+
+    @model_validator(mode="after")
+    def _others_stand_beside_l1(self) -> LossComparison:
+        if self.whole and "l1" not in self.whole:
+            raise ValueError("whole: name l1 too, since the others are compared with it")
+        return self
 
 
 class Hardware(Section):

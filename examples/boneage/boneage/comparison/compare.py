@@ -58,8 +58,8 @@ def compare_losses(config: Config, folder: Path, console: Console) -> dict[str, 
         do_task(task, console)
     seconds = stages.seconds()
     wholes: dict[str, Stage] = {}
-    for loss in _to_train_whole(config, stages):
-        for task in whole_tasks(loss, stages.chosen(loss), config, folder, data):
+    for loss, rate in config.comparison.whole.items():
+        for task in whole_tasks(loss, rate, stages.chosen(loss), config, folder, data):
             do_task(task, console)
             wholes[loss] = task.stage
             seconds[task.title] = round(task.stage.seconds, 1)
@@ -89,13 +89,6 @@ def _head_tasks(
         yield task(f"heads {loss}", stage, partial(search, loss, trainer, stage, console))
     work = partial(scan, stages, trainer, console)
     yield task("sigma and weight", stages.scan, work)
-
-
-def _to_train_whole(config: Config, stages: ComparisonStages) -> list[str]:
-    """L1, and the losses whose heads were best on the validation images."""
-    count = config.comparison.whole
-    others = [loss for loss in stages.ranked() if loss != "l1"]
-    return ["l1", *others[:count]] if count else []
 
 
 def _judge(config: Config, stages: ComparisonStages, wholes: dict[str, Stage]) -> dict[str, Any]:

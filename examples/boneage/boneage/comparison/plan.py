@@ -33,10 +33,6 @@ class ComparisonStages:
         trial: Trial = read_json(self.heads[loss] / "chosen.json")
         return trial
 
-    def ranked(self) -> list[str]:
-        """All losses, the one with the least validation MAE first."""
-        return sorted(self.heads, key=lambda loss: float(self.chosen(loss)["mae"]))
-
 
 def plan_comparison(config: Config, folder: Path, data: Path) -> ComparisonStages:
     """The stages of a comparison and their keys."""

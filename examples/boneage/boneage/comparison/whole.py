@@ -1,4 +1,4 @@
-"""The best losses and L1 train a whole network each, from every seed."""
+"""Some losses train a whole network each, from every seed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from boneage.stages.train import train
 
 
 def whole_tasks(
-    loss: str, chosen: Trial, config: Config, folder: Path, data: Path
+    loss: str, rate: float, chosen: Trial, config: Config, folder: Path, data: Path
 ) -> Iterator[Task]:
     """Train a network on the whole images from every seed, then let all of them tell the ages.
 
-    Of the settings that heads have chosen, networks take the loss's own. Their rates are the
-    configuration's.
+    Of the settings that heads have chosen, networks take the loss's own, not the learning rate.
     """
     own = {name: value for name, value in chosen.items() if name in Training.model_fields}
     models = tuple(
         Model(name=f"{loss}-{seed}", regions=("whole",), loss=loss, seed=seed)
         for seed in config.comparison.seeds
     )
-    training = config.training.model_copy(update={**own, "models": models})
+    schedule = config.training.schedule.model_copy(update={"learning_rate": (rate,)})
+    own |= {"schedule": schedule, "models": models}
+    training = config.training.model_copy(update=own)
     config = config.model_copy(update={"training": training})
     stages = plan_stages(config, folder, data)
     for model in models:
