@@ -80,7 +80,9 @@ for _name, _stage, _text in (
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    run: Annotated[Path, typer.Option(help="The folder of a finished run.")] = Path("runs/demo"),
+    run: Annotated[
+        Path, typer.Option(help="The folder of a finished run, or a model folder.")
+    ] = Path("runs/demo"),
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
     model: Annotated[
         str | None, typer.Option(help="Which model or ensemble (default: the last one).")
@@ -91,7 +93,7 @@ def predict(
 ) -> None:
     """Read the age of new images into a CSV file; bad images become rows with an error."""
     from boneage.data.tables import parse_sex
-    from boneage.pipeline import open_run
+    from boneage.model_folder import open_model
     from boneage.predictor import Predictor, collect, write_predictions
 
     try:
@@ -99,11 +101,26 @@ def predict(
     except ValueError as error:
         raise UserError(str(error)) from None
     patients = collect(images, male)
-    predictor = Predictor(*open_run(run), model)
+    predictor = Predictor(open_model(run, model))
     with Progress(console=console) as progress:
         bar = progress.add_task("reading ages", total=len(patients))
         failed = write_predictions(predictor, patients, out, lambda n: progress.advance(bar, n))
     console.print(f"{len(patients)} images, {failed} of them not readable: {escape(str(out))}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    run: Annotated[Path, typer.Option(help="The folder of a finished run.")] = Path("runs/demo"),
+    model: Annotated[
+        str | None, typer.Option(help="Which model or ensemble (default: the last one).")
+    ] = None,
+) -> None:
+    """Write a trained model as a folder of its own: weights, settings, and a model card."""
+    from boneage import model_folder
+
+    model_folder.export(run, folder, model)
+    console.print(f"model: {escape(str(folder))}")
 
 
 @app.command()

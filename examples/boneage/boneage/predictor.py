@@ -19,16 +19,15 @@ from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
 from boneage.data.images import FORMATS, image_files, image_name, read_film
 from boneage.errors import UserError
+from boneage.model_folder import TrainedModel
 from boneage.networks.bins import make_bins
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.reading import Calibration, ask
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
-from boneage.networks.regressor import mix
+from boneage.networks.regressor import AgeNetwork, mix
 from boneage.networks.storage import load_network
-from boneage.run_folder import TEXT, atomic_path, read_json
-from boneage.stages.plan import RunStages
-from boneage.stages.read import load_model
+from boneage.run_folder import TEXT, atomic_path
 
 _BATCH = 16
 _SEX = {True: 1.0, False: -1.0, None: 0.0}
@@ -45,45 +44,25 @@ class Patient:
 
 
 class Predictor:
-    """The trained networks of one run, as one step from image files to rows of a table.
+    """The networks of one trained model, as one step from image files to rows of a table."""
 
-    Args:
-        config: The run's configuration.
-        stages: Its stages.
-        name: The model, or the ensemble, that tells the ages (default: the last one).
-    """
-
-    def __init__(self, config: Config, stages: RunStages, name: str | None = None):
-        plan = config.localization
+    def __init__(self, model: TrainedModel):
+        config, plan = model.config, model.config.localization
         self.config = config
-        self.name = _pick(stages, name)
-        models = config.members(self.name)
-        needed = (
-            *stages.attention.values(),
-            *stages.regions.values(),
-            *(stages.models[model.name] for model in models),
-            stages.ages[self.name],
-        )
-        for stage in needed:
-            if not stage.done:
-                raise UserError(
-                    f"{stage.folder}: not done with the run's present settings; "
-                    "run boneage evaluate first"
-                )
+        self.thresholds = model.thresholds
         device = pick_device(config.hardware)
         self.localizers: dict[str, LocalizerNetwork] = {}
-        self.thresholds: dict[str, float] = {}
         for region in REGIONS:
-            network = LocalizerNetwork(getattr(plan, region), config.bins, plan)
-            load_network(network, stages.attention[region] / "network.safetensors")
-            self.localizers[region] = network.to(device)
-            chosen = read_json(stages.regions[region] / "threshold.json")
-            self.thresholds[region] = chosen["threshold"]
-        self.networks = {
-            model: load_model(config, model, stages.models[model.name]) for model in models
-        }
+            localizer = LocalizerNetwork(getattr(plan, region), config.bins, plan)
+            load_network(localizer, model.attention[region])
+            self.localizers[region] = localizer.to(device)
+        self.networks: dict[Model, AgeNetwork] = {}
+        for own in config.members(model.name):
+            network = AgeNetwork(config.training, own, config.bins)
+            load_network(network, model.networks[own.name])
+            self.networks[own] = network.to(device)
         self.calibration = Calibration(config.reading, make_bins(config.bins))
-        load_network(self.calibration, stages.ages[self.name] / "calibration.safetensors")
+        load_network(self.calibration, model.calibration)
 
     def rows(self, patients: Iterable[Patient]) -> Iterator[dict[str, str]]:
         """One row of `COLUMNS` an image, in the given order; a bad image's row says its error."""
@@ -211,12 +190,3 @@ def _cut(
         for i, image in enumerate(images)
     ]  # fmt: skip
     return torch.from_numpy(np.stack(crops))
-
-
-def _pick(stages: RunStages, name: str | None) -> str:
-    """The name of a model or an ensemble of the run; without one, the last."""
-    if name is None:
-        return list(stages.ages)[-1]
-    if name not in stages.ages:
-        raise UserError(f"model {name!r}: this run has the models {', '.join(stages.ages)}")
-    return name

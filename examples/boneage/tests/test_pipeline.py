@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from boneage.config import Config, load_config
 from boneage.errors import UserError
+from boneage.model_folder import export, open_model
 from boneage.networks import devices
 from boneage.networks.training import AgeTask, LocalizerTask
 from boneage.pipeline import open_run, run
@@ -170,7 +171,7 @@ def test_a_machine_without_the_accelerator_is_told_before_anything_runs(
 
 def test_predict_reads_what_the_run_evaluated(finished: Path, tmp_path: Path) -> None:
     """The predictor goes its own way from file to age and must agree with the stages."""
-    predictor = Predictor(*open_run(finished))
+    predictor = Predictor(open_model(finished))
     with open(finished / "predictions.csv", newline="") as file:
         known = {row["id"]: row for row in csv.DictReader(file)}
     images = finished / "phantom" / "boneage-training-dataset"
@@ -202,12 +203,12 @@ def test_reading_otherwise_trains_nothing_and_predicts_what_it_evaluates(copied:
     images = copied / "phantom" / "boneage-training-dataset"
     patients = [Patient(images / f"{id}.png", row["male"] == "True") for id, row in known.items()]
     for name in (None, "O-L1"):
-        rows = Predictor(*open_run(copied), name).rows(patients)
+        rows = Predictor(open_model(copied, name)).rows(patients)
         for row, expected in zip(rows, known.values(), strict=True):
             assert float(row["months"]) == pytest.approx(float(expected[name or "both"]), abs=0.05)
             assert float(row["p5"]) <= float(row["p95"])
     with pytest.raises(UserError, match=r"this run has the models O-L1, O, H\+R1\+R2, both"):
-        Predictor(*open_run(copied), "neither")
+        open_model(copied, "neither")
 
 
 def test_predict_of_a_dicom_file_is_that_of_the_picture(finished: Path, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_predict_of_a_dicom_file_is_that_of_the_picture(finished: Path, tmp_path
     file = tmp_path / f"{picture.stem}.dcm"
     tags = {"PatientSex": "F", "ImageLaterality": "R"}
     write_dicom(dicom(np.ascontiguousarray(pixels[:, ::-1]), bits=8, **tags), file)
-    predictor = Predictor(*open_run(finished))
+    predictor = Predictor(open_model(finished))
     expected, row = predictor.rows([Patient(picture, False), Patient(file)])
     assert row["flags"] == "right-hand"
     assert {name: row[name] for name in ("sex", "months", "sd", "p5", "p95")} == {
@@ -233,6 +234,59 @@ def test_predict_of_a_dicom_file_is_that_of_the_picture(finished: Path, tmp_path
     assert PATIENT not in str(row)
 
 
+def test_a_model_folder_reads_what_its_run_does(finished: Path, tmp_path: Path) -> None:
+    """Moved, without the run and its data; there is nothing in it that could be run."""
+    folder = tmp_path / "model"
+    export(finished, folder, "O")
+    images = sorted((finished / "phantom" / "boneage-training-dataset").glob("*.png"))[:3]
+    patients = [Patient(image, True) for image in images]
+    known = list(Predictor(open_model(finished, "O")).rows(patients))
+    moved = folder.rename(tmp_path / "moved")
+    assert {path.suffix for path in moved.iterdir()} == {".safetensors", ".json", ".md"}
+    assert list(Predictor(open_model(moved)).rows(patients)) == known
+    card = (moved / "README.md").read_text()
+    mae = read_json(finished / "metrics.json")["ages"]["models"]["O"]["test"]["mae"]
+    assert f"{mae:.2f} months" in card
+    assert "Not for clinical use" in card
+    assert "drawings, not radiographs" in card
+    with pytest.raises(UserError, match="holds something already"):
+        export(finished, moved)
+    with pytest.raises(UserError, match="holds one model; leave --model out"):
+        open_model(moved, "O")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "its format is 2, not 1"),
+        ({"name": "../other"}, "'../other'"),
+        ({"thresholds": {"hand": 0.2}}, "region1"),
+        ({"configuration": {"training": {"size": -1}}}, "validation error"),
+        (None, "not readable as JSON"),
+    ],
+)
+def test_a_model_folder_that_is_none(
+    finished: Path, tmp_path: Path, change: dict[str, object] | None, message: str
+) -> None:
+    folder = tmp_path / "model"
+    export(finished, folder)
+    about = folder / "model.json"
+    about.write_text("{" if change is None else json.dumps(read_json(about) | change))
+    with pytest.raises(UserError, match=message):
+        open_model(folder)
+
+
+def test_a_model_folder_without_its_weights(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    export(finished, folder)
+    (folder / "attention-hand.safetensors").write_bytes(b"not weights")
+    with pytest.raises(UserError, match=r"attention-hand\.safetensors: not the weights"):
+        Predictor(open_model(folder))
+    (folder / "attention-hand.safetensors").unlink()
+    with pytest.raises(UserError, match="no trained network there"):
+        Predictor(open_model(folder))
+
+
 def test_predict_makes_rows_of_bad_images(finished: Path, tmp_path: Path) -> None:
     good = next((finished / "phantom" / "boneage-training-dataset").glob("*.png"))
     folder = tmp_path / "images"
@@ -241,7 +295,7 @@ def test_predict_makes_rows_of_bad_images(finished: Path, tmp_path: Path) -> Non
     (folder / "empty.png").write_bytes(b"")
     (folder / "half.png").write_bytes(good.read_bytes()[:2000])
     out = tmp_path / "ages.csv"
-    failed = write_predictions(Predictor(*open_run(finished)), collect([folder], None), out)
+    failed = write_predictions(Predictor(open_model(finished)), collect([folder], None), out)
     with open(out, newline="") as file:
         rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
     assert failed == 2
@@ -260,7 +314,7 @@ def test_flat_image_falls_back_to_the_whole_and_is_flagged(
     from boneage.networks.localizer import LocalizerNetwork
 
     image = next((finished / "phantom" / "boneage-training-dataset").glob("*.png"))
-    predictor = Predictor(*open_run(finished))
+    predictor = Predictor(open_model(finished))
     attend = LocalizerNetwork.attend
 
     def flat(self: LocalizerNetwork, images: torch.Tensor, sex: torch.Tensor) -> object:
@@ -369,9 +423,9 @@ def test_a_refused_command_leaves_the_run_as_it_was(copied: Path) -> None:
 def test_a_run_prepared_otherwise_since_is_not_predicted_with(copied: Path) -> None:
     run(load_config("smoke", ["contrast=local"]), copied, QUIET, until="prepare")
     with pytest.raises(UserError, match="not done with the run's present settings"):
-        Predictor(*open_run(copied))
+        Predictor(open_model(copied))
     run(load_config("smoke"), copied, QUIET, until="prepare")
-    assert Predictor(*open_run(copied)).name == "H+R1+R2"
+    assert open_model(copied).name == "H+R1+R2"
 
 
 def test_a_finished_run_is_taken_up_without_naming_its_preset(copied: Path) -> None:
@@ -385,7 +439,7 @@ def test_missing_run_and_model_are_named(finished: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"no run there"):
         open_run(tmp_path)
     with pytest.raises(UserError, match=r"model 'X': this run has the models O-L1, O"):
-        Predictor(*open_run(finished), "X")
+        open_model(finished, "X")
 
 
 def _boneage(*words: str) -> subprocess.CompletedProcess[str]:
