@@ -14,7 +14,7 @@ from boneage.config import REGIONS, Config
 from boneage.errors import UserError
 from boneage.pipeline import open_run
 from boneage.report import wording
-from boneage.run_folder import atomic_path, read_json, write_json, writing
+from boneage.run_folder import atomic_path, read_json, write_json
 from boneage.stages.evaluate import versions
 from boneage.stages.plan import RunStages
 
@@ -41,6 +41,10 @@ class TrainedModel:
     attention: dict[str, Path]
     networks: dict[str, Path]
     calibration: Path
+
+    def files(self) -> tuple[Path, ...]:
+        """Where all weights lie, always in the same order."""
+        return *self.attention.values(), *self.networks.values(), self.calibration
 
 
 def open_model(path: Path, name: str | None = None) -> TrainedModel:
@@ -106,10 +110,9 @@ def export(run: Path, folder: Path, name: str | None = None) -> None:
     model, metrics = from_run(*open_run(run), name), read_json(run / "metrics.json")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder}: holds something already; name a new folder")
-    names = _file_names(model.config, model.name)
-    sources = {**model.attention, **model.networks, "": model.calibration}
-    for key, source in sources.items():
-        with atomic_path(folder / names[key]) as temporary, writing(folder):
+    copy = _in_folder(folder, model.name, model.config, model.thresholds)
+    for source, target in zip(model.files(), copy.files(), strict=True):
+        with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
     with atomic_path(folder / _CARD) as temporary:
         temporary.write_text(_card(model, metrics), encoding="utf-8", errors="replace")
@@ -132,26 +135,27 @@ def _from_folder(folder: Path) -> TrainedModel:
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT}")
         config = _without_downloads(Config.model_validate(about["configuration"]))
-        name = str(about["name"])
-        files = _file_names(config, name)
-        return TrainedModel(
-            name=name,
-            config=config,
-            thresholds={region: float(about["thresholds"][region]) for region in REGIONS},
-            attention={region: folder / files[region] for region in REGIONS},
-            networks={own.name: folder / files[own.name] for own in config.members(name)},
-            calibration=folder / files[""],
-        )
+        thresholds = {region: float(about["thresholds"][region]) for region in REGIONS}
+        return _in_folder(folder, str(about["name"]), config, thresholds)
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder / _ABOUT}: not the settings of a model ({reason})") from None
 
 
-def _file_names(config: Config, name: str) -> dict[str, str]:
-    """Names of the weights' files: by region, by model, and of the calibration under ''."""
-    attention = {region: f"attention-{region}.safetensors" for region in REGIONS}
-    networks = {own.name: f"ages-{own.name}.safetensors" for own in config.members(name)}
-    return {**attention, **networks, "": "calibration.safetensors"}
+def _in_folder(
+    folder: Path, name: str, config: Config, thresholds: dict[str, float]
+) -> TrainedModel:
+    """A model with its weights where a model folder has them; they need not be there yet."""
+    return TrainedModel(
+        name=name,
+        config=config,
+        thresholds=thresholds,
+        attention={region: folder / f"attention-{region}.safetensors" for region in REGIONS},
+        networks={
+            own.name: folder / f"ages-{own.name}.safetensors" for own in config.members(name)
+        },
+        calibration=folder / "calibration.safetensors",
+    )
 
 
 def _without_downloads(config: Config) -> Config:
