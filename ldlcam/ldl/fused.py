@@ -143,13 +143,15 @@ class _Fused(torch.autograd.Function):
         distances, divergences = (upcast(logits[:, 0]).clone() for _ in range(2))
         chunks = _chunks(logits)
         # The same room for every chunk: new memory takes longer to get than to compute with.
-        room = [gradient.new_empty(chunks[0].stop, logits.shape[1]) for _ in range(3)]
+        room = gradient.new_empty(chunks[0].stop, logits.shape[1])
+        pulls = gradient if with_gradient else torch.empty_like(room)
         for rows in chunks:
             given = (logits[rows], target[rows], of_distance[rows], of_divergence[rows])
-            work = [each[: len(given[0])] for each in room]
-            if with_gradient:
-                work[0] = gradient[rows]
-            distances[rows], divergences[rows] = _judge(*given, criterion, work, with_gradient)
+            count = len(given[0])
+            pull = pulls[rows] if with_gradient else pulls[:count]
+            distances[rows], divergences[rows] = _judge(
+                *given, criterion, pull, room[:count], with_gradient
+            )
         weighted = of_distance * distances + of_divergence * divergences
         return weighted.sum(), weighted, distances, divergences, gradient
 
@@ -218,64 +220,71 @@ def _judge(
     of_distance: Tensor,
     of_divergence: Tensor,
     criterion: Criterion,
-    work: list[Tensor],
+    pull: Tensor,
+    room: Tensor,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """Distances and divergences (n,) of some rows.
 
-    What lies between is written into `work`, three arrays (n, K), the first of which holds the
-    gradient of the terms' weighted sum in the end.
+    What lies between is written into `pull`, which holds the gradient of the terms' weighted sum in
+    the end, and `room`, both (n, K). Exponentials are never divided by their sums: whatever is made
+    of them is, which is (n,).
     """
     logits = upcast(logits)
-    scratch, probs, labels = work
     centers = criterion.bins.centers_as(logits.dtype, logits.device)
-    torch.softmax(logits, -1, out=probs)
-    # The sum of the exponentials, without computing them once more.
-    log_sums = logits.amax(-1) - probs.amax(-1).log()
-    with without_autocast(logits.device.type):
-        expectations = probs.mv(centers)
-    distances = distance_between(expectations, target, criterion.distance, criterion.bins)
-    log_total = _write_labels(target, criterion, labels, logs=scratch)
-    gaps = scratch.sub_(logits)
+    logs = _write_logs(target, criterion, room)
     if criterion.reverse:
+        log_total = logs.logsumexp(-1)
         # What is not predicted adds nothing, however unlikely it is said to be: no 0 * inf.
-        gaps.clamp_(max=_HUGE)
+        gaps = torch.sub(logs, logits, out=pull).clamp_(max=_HUGE)
+    else:
+        labels = torch.exp(logs, out=pull)
+        label_sums = labels.sum(-1)
+        cross = logs.sub_(logits).mul_(labels).sum(-1) / label_sums
+
+    highest = logits.amax(-1)
+    exps = torch.sub(logits, highest[:, None], out=room).exp_()
+    sums = exps.sum(-1)
+    log_sums = highest + sums.log()
+    with without_autocast(logits.device.type):
+        expectations = exps.mv(centers) / sums
+    distances = distance_between(expectations, target, criterion.distance, criterion.bins)
     slope = of_distance * distance_slope(expectations - target, criterion.distance, criterion.bins)
+
     if criterion.reverse:
-        divergences = log_total - log_sums - torch.mul(probs, gaps, out=labels).sum(-1)
+        divergences = log_total - log_sums - (exps * gaps).sum(-1) / sums
         if with_gradient:
             level = of_divergence * (log_total - log_sums - divergences) - slope * expectations
-            pull = gaps.mul_(of_divergence.neg()[:, None]).add_(level[:, None])
-            pull.addcmul_(centers, slope[:, None]).mul_(probs)
+            pull.mul_((-of_divergence / sums)[:, None]).add_((level / sums)[:, None])
+            pull.addcmul_(centers, (slope / sums)[:, None]).mul_(exps)
     else:
-        divergences = log_sums - log_total + gaps.mul_(labels).sum(-1)
+        divergences = cross + log_sums - label_sums.log()
         if with_gradient:
             level = of_divergence - slope * expectations
-            pull = torch.addcmul(level[:, None], centers, slope[:, None], out=scratch)
-            pull.mul_(probs).addcmul_(labels, of_divergence[:, None], value=-1)
+            pull.mul_((-of_divergence / label_sums)[:, None])
+            pull.addcmul_(exps, (level / sums)[:, None])
+            pull.addcmul_(exps.mul_(centers), (slope / sums)[:, None])
     return distances, divergences
 
 
-def _write_labels(target: Tensor, criterion: Criterion, labels: Tensor, *, logs: Tensor) -> Tensor:
-    """Write labels (n, K), and logs (n, K) that are theirs but for the numbers (n,) returned."""
-    bins, sigma = criterion.bins, criterion.sigma
+def _write_logs(target: Tensor, criterion: Criterion, logs: Tensor) -> Tensor:
+    """Write logs (n, K) of the labels, but for a number (n,); the highest is about 0."""
+    bins, sigma, floor = criterion.bins, criterion.sigma, not criterion.reverse
     if criterion.ends != "renormalize":
-        floor = not criterion.reverse
-        logs.copy_(log_labels(target, bins, sigma, ends=criterion.ends, floor=floor)[0])
-        torch.exp(logs, out=labels)
-        return torch.zeros_like(target)
+        return logs.copy_(log_labels(target, bins, sigma, ends=criterion.ends, floor=floor)[0])
     # The usual ones once more, in as few steps as will do.
     centers = bins.centers_as(target.dtype, target.device)
     target = target.clamp(bins.first - FAR * sigma, bins.last + FAR * sigma)
     torch.sub(centers, target[:, None], out=logs)
-    torch.addcmul(target.new_zeros(()), logs, logs, value=-1 / (2 * sigma**2), out=logs)
+    sharpness = 1 / (2 * sigma**2)
+    step = (bins.last - bins.first) / (len(bins) - 1)
+    nearest = ((target - bins.first) / step).round().clamp(0, len(bins) - 1)
+    least = (bins.first + step * nearest - target).square() * sharpness
+    torch.addcmul(least[:, None], logs, logs, value=-sharpness, out=logs)
     if not bins.uniform:
         logs.add_(bins.edges_as(target.dtype, target.device).diff().log())
-    highest = logs.amax(-1)
-    if not criterion.reverse:
-        torch.maximum(logs, (highest + lowest_log(logs))[:, None], out=logs)
-    torch.softmax(logs, -1, out=labels)
-    return highest - labels.amax(-1).log()
+        logs.sub_(logs.amax(-1, keepdim=True))
+    return logs.clamp_(min=lowest_log(logs)) if floor else logs
 
 
 def _chunks(logits: Tensor) -> list[slice]:
