@@ -149,6 +149,7 @@ def plot_bland_altman(predictions: Tensor, targets: Tensor, *, unit: str = "") -
                 textcoords="offset points",
                 ha="right",
                 fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
     axes.set_xlabel(f"mean of prediction and true value{_in(unit)}")
     axes.set_ylabel(f"prediction - true value{_in(unit)}")
