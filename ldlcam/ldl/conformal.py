@@ -89,9 +89,7 @@ class ConformalIntervals(Fitted):
         (count,) = _one_axis(predicted)
         check_tensor("target", target, "N", "real", N=count)
         group = self._group(group, predicted)
-        scores = self._scores(
-            predicted, target.to(predicted.logits.device, self.margins.dtype)
-        ).detach()
+        scores = self._scores(predicted, target).detach()
         present = target.isfinite() & scores.isfinite()
         for index in range(self.groups):
             chosen = scores[present & (group == index)].sort().values

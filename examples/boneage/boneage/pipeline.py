@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from boneage.config import REGIONS, Config, load_config
+from boneage.config import REGIONS, Backbone, Config, load_config
 from boneage.errors import UserError
 from boneage.networks.backbones import check_backbone
 from boneage.networks.training import check_hardware
@@ -50,12 +50,8 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
         until: The last stage, one of `STAGES`.
     """
     last = STAGES.index(until)
-    for backbone in {own.backbone for own in (*config.localization.localizers(), config.training)}:
-        check_backbone(backbone)
-    check_hardware(config.hardware)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    data = get_data(config, folder, console)
+    backbones = {own.backbone for own in (*config.localization.localizers(), config.training)}
+    data = open_folder(config, backbones, folder, console)
     stages = plan_stages(config, folder, data)
     # Only now, so that a refused command leaves a run's own configuration alone.
     write_config(config, folder)
@@ -144,8 +140,19 @@ def data_folder(config: Config, folder: Path) -> Path:
     return folder / "phantom" if config.data is None else config.data
 
 
-def get_data(config: Config, folder: Path, console: Console) -> Path:
-    """The folder of a run's radiographs, which are drawn there if no data set was named."""
+def open_folder(
+    config: Config, backbones: Iterable[Backbone], folder: Path, console: Console
+) -> Path:
+    """Check what can be checked before anything is written, then make the folder to work in.
+
+    Returns:
+        The folder of the radiographs, which are drawn if no data set was named.
+    """
+    for backbone in backbones:
+        check_backbone(backbone)
+    check_hardware(config.hardware)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     data = data_folder(config, folder)
     if config.data is None:
         if config.phantom is None:

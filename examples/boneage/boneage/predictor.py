@@ -25,9 +25,10 @@ from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.reading import Calibration, ask
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
-from boneage.networks.regressor import AgeNetwork, mix
+from boneage.networks.regressor import mix
 from boneage.networks.storage import load_network
 from boneage.run_folder import TEXT, atomic_path
+from boneage.stages.read import load_model
 
 _BATCH = 16
 _SEX = {True: 1.0, False: -1.0, None: 0.0}
@@ -56,11 +57,10 @@ class Predictor:
             localizer = LocalizerNetwork(getattr(plan, region), config.bins, plan)
             load_network(localizer, model.attention[region])
             self.localizers[region] = localizer.to(device)
-        self.networks: dict[Model, AgeNetwork] = {}
-        for own in config.members(model.name):
-            network = AgeNetwork(config.training, own, config.bins)
-            load_network(network, model.networks[own.name])
-            self.networks[own] = network.to(device)
+        self.networks = {
+            own: load_model(config, own, model.networks[own.name])
+            for own in config.members(model.name)
+        }
         self.calibration = Calibration(config.reading, make_bins(config.bins))
         load_network(self.calibration, model.calibration)
 

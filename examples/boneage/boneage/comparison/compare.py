@@ -22,12 +22,10 @@ from boneage.comparison.whole import whole_tasks
 from boneage.config import LOSSES, Config
 from boneage.data import splits
 from boneage.data.samples import Samples
-from boneage.networks.backbones import check_backbone
 from boneage.networks.bins import make_bins
 from boneage.networks.regressor import tell
-from boneage.networks.training import check_hardware
-from boneage.pipeline import Task, do_task, get_data, write_config
-from boneage.run_folder import Stage, read_json, write_json, writing
+from boneage.pipeline import Task, do_task, open_folder, write_config
+from boneage.run_folder import Stage, read_json, write_json
 from boneage.stages.evaluate import describe_data, versions
 from boneage.stages.prepare import prepare
 from boneage.stages.statistics import paired_difference
@@ -46,12 +44,8 @@ def compare_losses(config: Config, folder: Path, console: Console) -> dict[str, 
     Returns:
         What was written.
     """
-    for backbone in {config.comparison.backbone, config.training.backbone}:
-        check_backbone(backbone)
-    check_hardware(config.hardware)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    data = get_data(config, folder, console)
+    backbones = {config.comparison.backbone, config.training.backbone}
+    data = open_folder(config, backbones, folder, console)
     stages = plan_comparison(config, folder, data)
     write_config(config, folder)
     for task in _head_tasks(config, data, stages, console):

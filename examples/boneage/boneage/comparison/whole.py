@@ -53,7 +53,8 @@ def _tell(config: Config, stage: Stage, stages: RunStages) -> None:
     samples = Samples.load(stages.prepared.folder)
     outputs: dict[str, list[Tensor]] = {splits.VALIDATION: [], splits.TEST: []}
     for model in config.training.models:
-        network = load_model(config, model, stages.models[model.name])
+        weights = stages.models[model.name] / "network.safetensors"
+        network = load_model(config, model, weights)
         for part, seeds in outputs.items():
             rows = samples.rows(part)
             images = model_images(config, model, samples, rows, stages.prepared, stages.cropped)

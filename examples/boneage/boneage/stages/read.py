@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,10 +23,10 @@ from boneage.stages.crop import model_images
 _OUTPUTS = "outputs.npz"
 
 
-def load_model(config: Config, model: Model, stage: Stage) -> AgeNetwork:
+def load_model(config: Config, model: Model, weights: Path) -> AgeNetwork:
     """A trained age network, on the device asked for."""
     network = AgeNetwork(config.training, model, config.bins)
-    load_network(network, stage / "network.safetensors")
+    load_network(network, weights)
     return network.to(pick_device(config.hardware))
 
 
@@ -35,7 +36,7 @@ def read_model(
     """Let one model tell all images that did not train, with their sex and with the wrong one."""
     samples = Samples.load(prepared.folder)
     images = model_images(config, model, samples, told_rows(samples), prepared, cropped)
-    network = load_model(config, model, trained)
+    network = load_model(config, model, trained / "network.safetensors")
     outputs = ask_all(network, images, config.reading)
     images.sex = -images.sex
     _write(config, stage, samples, outputs, ask_all(network, images, config.reading))
