@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
 from boneage.config import REGIONS, Config
 from boneage.errors import UserError
 from boneage.pipeline import open_run
 from boneage.report import wording
+from boneage.report.environment import templates
 from boneage.run_folder import atomic_path, read_json, write_json
 from boneage.stages.evaluate import versions
 from boneage.stages.plan import RunStages
@@ -168,19 +168,15 @@ def _without_downloads(config: Config) -> Config:
 
 
 def _card(model: TrainedModel, metrics: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("boneage.report", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    text = (
+        templates(autoescape=False)
+        .get_template("card.md")
+        .render(
+            model=model,
+            members=model.config.members(model.name),
+            metrics=metrics,
+            ages=metrics["ages"]["models"][model.name],
+            groups=wording.GROUPS,
+        )
     )
-    for form in (wording.number, wording.percent, wording.interval, wording.division):
-        environment.filters[form.__name__] = form
-    return environment.get_template("card.md").render(
-        model=model,
-        members=model.config.members(model.name),
-        metrics=metrics,
-        ages=metrics["ages"]["models"][model.name],
-        groups=wording.GROUPS,
-    )
+    return f"{text}\n"

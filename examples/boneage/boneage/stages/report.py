@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from boneage.config import REGIONS, Config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.report import cases, figures, tables, wording
+from boneage.report.environment import templates
 from boneage.report.placement import Placement, place
 from boneage.run_folder import atomic_path
 from boneage.stages.evaluate import test_predictions
@@ -23,9 +23,6 @@ from boneage.stages.plan import RunStages
 _SAMPLES = 6
 _ANNOTATED = 6
 _EXTREMES = 4
-
-_FORMS = (wording.number, wording.percent, wording.interval, wording.duration, wording.division)
-_SENTENCES = (wording.landing, wording.centres, wording.comparison)
 
 
 def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[str, Any]) -> Path:
@@ -43,7 +40,7 @@ def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[
     samples = Samples.load(stages.prepared.folder)
     found = {region: Found.load(stages.regions[region]) for region in REGIONS}
     placement = place(samples, found)
-    template = _environment().get_template("page.html")
+    template = templates(autoescape=True).get_template("page.html")
     page = template.render(
         metrics=metrics,
         found_names=wording.FOUND,
@@ -64,21 +61,6 @@ def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[
         # Names of files need not be text.
         temporary.write_text(page, encoding="utf-8", errors="replace")
     return path
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("boneage.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for form in _FORMS:
-        environment.filters[form.__name__] = form
-    for sentence in _SENTENCES:
-        environment.globals[sentence.__name__] = sentence
-    return environment
 
 
 def _images(

@@ -1,0 +1,26 @@
+"""The templates of what is written to be read, with the words and figures that they share."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from boneage.report import wording
+
+_FORMS = (wording.number, wording.percent, wording.interval, wording.duration, wording.division)
+_SENTENCES = (wording.landing, wording.centres, wording.comparison)
+
+
+def templates(*, autoescape: bool) -> Environment:
+    """The templates; `autoescape` is for pages of HTML."""
+    environment = Environment(
+        loader=PackageLoader("boneage.report", "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for form in _FORMS:
+        environment.filters[form.__name__] = form
+    for sentence in _SENTENCES:
+        environment.globals[sentence.__name__] = sentence
+    return environment
