@@ -125,17 +125,22 @@ def _whole(results: dict[str, Any]) -> str:
     plan, training = (results["configuration"][name] for name in ("comparison", "training"))
     frozen = training["backbone"]["frozen"]
     kept = f"which the layers up to stride {frozen} keep, " if frozen else ""
-    rates = ", ".join(f"{rate:g} ({loss})" for loss, rate in plan["whole"].items())
     return f"""
 ## Whole networks
 
 Some of the best beside L1, each with the settings that it has chosen above:
 `{training["backbone"]["name"]}` from ImageNet weights, {kept}images of {training["size"]} pixels,
-{training["schedule"]["epochs"][0]} epochs, at rates of up to {rates}.
+{training["schedule"]["epochs"][0]} epochs. Every loss's rate is the best of {len(plan["rates"])} on the validation images, tried from
+the first seed.
 
 {_losses(results["whole"])}
 
-MAE of each seed:
+MAE on the validation images by the rate that training rises to (an error of more than 30 is that of
+one age told for all):
+
+{_rates(results["whole"], plan["rates"])}
+
+MAE on the test images of each seed, at the best rate:
 
 {_seeds(results["whole"], plan["seeds"])}
 """
@@ -189,6 +194,17 @@ def _scan(trials: list[dict[str, Any]], plan: dict[str, Any]) -> str:
     return _table(
         ("sigma", *(f"weight {weight:g}" for weight in plan["weights"])),
         [_row(f"{sigma:g}", *(next(cells) for _ in plan["weights"])) for sigma in plan["sigmas"]],
+    )
+
+
+def _rates(scores: dict[str, Any], rates: list[float]) -> str:
+    """Each loss's validation MAE at every rate."""
+    return _table(
+        ("loss", *(f"{rate:g}" for rate in rates)),
+        [
+            _row(loss, *(f"{trial['mae']:.2f}" for trial in found["rates"]))
+            for loss, found in scores.items()
+        ],
     )
 
 

@@ -284,8 +284,8 @@ class LossComparison(Section):
     First on the features of one pretrained network that learns nothing: of images of `size`
     pixels, pooled to `grid` x `grid` cells. A small head is trained with every loss, at `trials`
     settings each. `sigmas` and `weights`, in multiples of sigma, are the grid on which the
-    expectation loss is looked at closer. Then the losses in `whole`, L1 among them, train a whole
-    network each, as `training` says, but at the learning rate that is given with them.
+    expectation loss is looked at closer. Then the losses in `whole`, L1 among them, train whole
+    networks, as `training` says, but at the rate of `rates` that did best from the first seed.
     """
 
     size: int = Field(112, ge=32)
@@ -299,7 +299,8 @@ class LossComparison(Section):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     sigmas: tuple[Positive, ...] = (4, 8, 15, 25)
     weights: tuple[Annotated[float, Field(ge=0)], ...] = (0.1, 0.3, 1, 3, 10, 100)
-    whole: dict[Loss, Positive] = {}
+    whole: tuple[Loss, ...] = ()
+    rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3,)
 
     @model_validator(mode="after")
     def _others_stand_beside_l1(self) -> LossComparison:

@@ -183,7 +183,8 @@ def small() -> Config:
             *SMALL[1:],
             backbone,
             *changes,
-            "comparison.whole={l1: 1.0e-3, crps: 2.0e-3}",
+            "comparison.whole=[l1, crps]",
+            "comparison.rates=[1.0e-3, 2.0e-3]",
             "comparison.size=64",
         ],
     )
@@ -195,6 +196,11 @@ def test_a_whole_comparison_and_what_it_leaves_alone(small: Config, tmp_path: Pa
     assert tuple(results["heads"]) == LOSSES
     assert len(results["scan"]) == 2
     assert list(results["whole"]) == ["l1", "crps"]
+    for loss, found in results["whole"].items():
+        assert [trial["learning_rate"] for trial in found["rates"]] == [1e-3, 2e-3]
+        best = min(found["rates"], key=lambda trial: trial["mae"])["learning_rate"]
+        for seed in small.comparison.seeds:
+            assert (tmp_path / f"model-{loss}-{best:g}-{seed}" / "network.safetensors").exists()
     for part in (results["heads"], results["whole"]):
         for loss, found in part.items():
             assert len(found["seeds"]) == 2
@@ -208,7 +214,7 @@ def test_a_whole_comparison_and_what_it_leaves_alone(small: Config, tmp_path: Pa
         return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json")}
 
     before = written()
-    assert len(before) == 2 + len(LOSSES) + 1 + 2 * (2 + 1)
+    assert len(before) == 2 + len(LOSSES) + 1 + 2 * (2 + 1 + 1)
     assert compare_losses(small, tmp_path, QUIET) == results
     assert written() == before
     wider = small.model_copy(

@@ -52,8 +52,8 @@ def compare_losses(config: Config, folder: Path, console: Console) -> dict[str, 
         do_task(task, console)
     seconds = stages.seconds()
     wholes: dict[str, Stage] = {}
-    for loss, rate in config.comparison.whole.items():
-        for task in whole_tasks(loss, rate, stages.chosen(loss), config, folder, data):
+    for loss in config.comparison.whole:
+        for task in whole_tasks(loss, stages.chosen(loss), config, folder, data):
             do_task(task, console)
             wholes[loss] = task.stage
             seconds[task.title] = round(task.stage.seconds, 1)
@@ -91,12 +91,15 @@ def _judge(config: Config, stages: ComparisonStages, wholes: dict[str, Stage]) -
     for loss, figures in heads.items():
         figures["chosen"] = stages.chosen(loss)
         figures["trials"] = read_json(stages.heads[loss] / "trials.json")
+    networks = _scores(config, wholes, samples)
+    for loss, figures in networks.items():
+        figures["rates"] = read_json(wholes[loss] / "rates.json")
     return {
         "data": describe_data(config, samples),
         "seed": config.seed,
         "heads": heads,
         "scan": read_json(stages.scan / "trials.json"),
-        "whole": _scores(config, wholes, samples),
+        "whole": networks,
         "versions": versions(),
         "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
