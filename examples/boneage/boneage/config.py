@@ -102,6 +102,26 @@ class BinRange(Section):
         return self
 
 
+class Table(Section):
+    """How to read the data set's table of ages: as one of RSNA's, but for what is said here.
+
+    `id`, `age` and `sex` name the columns that hold them. Ages in another unit than months are
+    read as months, which all else is in.
+    """
+
+    id: str | None = None
+    age: str | None = None
+    sex: str | None = None
+    unit: Literal["days", "weeks", "months", "years"] | None = None
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Table:
+        named = [name for name in (self.id, self.age, self.sex) if name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(f"id, age and sex are columns of their own, got {', '.join(named)}")
+        return self
+
+
 class Schedule(Section):
     """How a network is trained.
 
@@ -325,6 +345,7 @@ class Config(Section):
     preset: str = "demo"
     data: Path | None = None
     phantom: PhantomData | None = PhantomData()
+    table: Table = Table()
     split: Split = Split()
     bins: BinRange = BinRange()
     contrast: Literal["none", "percentile", "local"] = "percentile"

@@ -11,6 +11,7 @@ from conftest import HEADER, IMAGES, TABLE, write_images
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boneage.config import Table
 from boneage.data.tables import find_images, find_table, id_order, parse_sex, read_table
 from boneage.errors import UserError
 
@@ -21,9 +22,14 @@ def read(folder: Path) -> list[tuple[str, float, bool]]:
     return [(one.id, one.months, one.male) for one in read_table(folder, first=1, last=240)]
 
 
-def refusal(folder: Path) -> str:
+def read_as(folder: Path, **own: str) -> list[float]:
+    table = Table.model_validate(own)
+    return [one.months for one in read_table(folder, first=1, last=240, table=table)]
+
+
+def refusal(folder: Path, **table: str) -> str:
     with pytest.raises(UserError) as info:
-        read(folder)
+        read_as(folder, **table)
     return str(info.value)
 
 
@@ -112,6 +118,60 @@ def test_images_without_a_row_are_not_needed(data_set: MakeData) -> None:
 def test_lines_without_text_are_passed_by_but_counted(data_set: MakeData) -> None:
     folder = data_set("1377,180,False", "", " ,,", "1378,12,x", names=["1377", "1378"])
     assert "row 5: id 1378: the sex 'x'" in refusal(folder)
+
+
+# ---------------------------------------------------------------- one's own tables
+
+
+@pytest.mark.parametrize(
+    ("unit", "ages", "months"),
+    [
+        ("days", ("7305", "365.25"), [240, 12]),
+        ("weeks", ("1043.5", "104.3571428"), [239.983572, 24]),
+        ("months", ("240", "12.3"), [240, 12.3]),
+        ("years", ("20", "0,5"), [240, 6]),
+    ],
+)
+def test_ages_in_any_unit_are_read_as_months(
+    data_set: MakeData, unit: str, ages: tuple[str, str], months: list[float]
+) -> None:
+    rows = (f'1377,"{ages[0]}",True', f'1378,"{ages[1]}",False')
+    assert read_as(data_set(*rows), unit=unit) == pytest.approx(months, rel=1e-8)
+
+
+def test_columns_of_any_name(data_set: MakeData) -> None:
+    header = "Bild;Alter;id;boneage;Geschlecht"
+    folder = data_set("1377;15,5;a;;f", "1378;1;b;;M", header=header, names=["1377", "1378"])
+    own = {"id": "Bild", "age": "Alter", "sex": "Geschlecht", "unit": "years"}
+    table = Table.model_validate(own)
+    found = read_table(folder, first=1, last=240, table=table)
+    assert [(one.id, one.months, one.male) for one in found] == [
+        ("1377", 186, False),
+        ("1378", 12, True),
+    ]
+    assert find_table(folder, table) == folder / TABLE
+    assert "no column for the age" in refusal(folder, **own | {"age": "Age"})
+    assert "an Image, boneage (months) and male (or sex)" in refusal(folder, id="Image")
+    with pytest.raises(ValueError, match="columns of their own"):
+        Table(id="x", age="x")
+
+
+def test_messages_tell_months_and_the_unit(data_set: MakeData) -> None:
+    folder = data_set("1377,21,True", "1378,old,True")
+    assert "id 1377: the age 252 is outside of 1 to 240 months" in refusal(folder, unit="years")
+    assert "'old' is not a number of years" in refusal(folder, unit="years")
+
+
+@pytest.mark.parametrize(("oldest", "asked"), [(20, True), (21, False)])
+def test_ages_that_look_like_years_are_asked_about(
+    data_set: MakeData, oldest: int, asked: bool
+) -> None:
+    folder = data_set(*(f"{1000 + age},{age},True" for age in range(oldest - 19, oldest + 1)))
+    if asked:
+        assert "all ages are at most 20, which looks like years" in refusal(folder)
+    else:
+        assert read_as(folder)[-1] == oldest
+    assert read_as(folder, unit="months")[-1] == oldest
 
 
 # -------------------------------------------------------------------------- order of the ids

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from boneage.config import Table
 from boneage.data.images import FORMATS, image_files, image_name
 from boneage.data.rows import SUFFIXES, Row, parse_number, read_header, read_rows
 from boneage.errors import Problems, UserError
@@ -17,9 +18,15 @@ _SPELLINGS = {
     "age": ("boneage", "boneagemonths", "groundtruthboneagemonths"),
     "sex": ("male", "sex"),
 }
+# How many of a unit are how many months: of 1461 days, four years.
+_MONTHS = {"days": (1461, 48), "weeks": (1461, 336), "months": (1, 1), "years": (1, 12)}
+# Twenty ages or more, none above twenty, are most likely years.
+_MANY, _YEARS = 20, 20
 _SEXES = {"m": True, "male": True, "f": False, "female": False}
 # Yes and no answer "male"; under "sex" their meaning would be a guess.
 _ANSWERS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
+_RSNA = Table()
 
 
 @dataclass(frozen=True)
@@ -32,25 +39,30 @@ class Radiograph:
     path: Path
 
 
-def read_table(folder: Path, *, first: float, last: float) -> list[Radiograph]:
-    """Read a data set in one of the RSNA layouts, sorted by id: see `check_table`.
+def read_table(
+    folder: Path, *, first: float, last: float, table: Table = _RSNA
+) -> list[Radiograph]:
+    """Read a data set, sorted by id: see `check_table`.
 
     Raises:
         UserError: With everything that is wrong with the table, by row.
     """
-    radiographs, problems = check_table(folder, first=first, last=last)
+    radiographs, problems = check_table(folder, first=first, last=last, table=table)
     if problems:
-        raise Problems(find_table(folder), problems)
+        raise Problems(find_table(folder, table), problems)
     return radiographs
 
 
-def check_table(folder: Path, *, first: float, last: float) -> tuple[list[Radiograph], list[str]]:
+def check_table(
+    folder: Path, *, first: float, last: float, table: Table = _RSNA
+) -> tuple[list[Radiograph], list[str]]:
     """Read a data set as far as it can be read.
 
     Args:
         folder: The folder with one table of ages, CSV or XLSX, and, in it or below it, the images.
         first: Least age that can be told, in months.
         last: Greatest age that can be told, in months.
+        table: Names of the columns, and the unit of the ages (default: as in RSNA's tables).
 
     Returns:
         The radiographs, sorted by id (numbers as numbers), and what is wrong with the other rows.
@@ -58,9 +70,9 @@ def check_table(folder: Path, *, first: float, last: float) -> tuple[list[Radiog
     Raises:
         UserError: If there is no table to read, none of its images, or not a single row.
     """
-    table = find_table(folder)
-    columns = _columns(read_header(table))
-    rows = read_rows(table)
+    path = find_table(folder, table)
+    columns = _columns(read_header(path), table)
+    rows = read_rows(path)
     images = find_images(folder)
     problems: list[str] = []
     radiographs: dict[str, Radiograph] = {}
@@ -68,11 +80,19 @@ def check_table(folder: Path, *, first: float, last: float) -> tuple[list[Radiog
     for row in rows:
         try:
             id = _parse_id(row, columns["id"], known_rows)
-            radiographs[id] = _parse(id, row, columns, images, first, last)
+            radiograph = _parse(id, row, columns, images, table.unit or "months")
+            _check_age(radiograph, first, last)
+            radiographs[id] = radiograph
         except ValueError as error:
             problems.append(f"row {row.number}: {error}")
     if not rows:
-        raise UserError(f"{table}: has a header but no rows; add one row for each image")
+        raise UserError(f"{path}: has a header but no rows; add one row for each image")
+    ages = [radiograph.months for radiograph in radiographs.values()]
+    if table.unit is None and len(ages) >= _MANY and max(ages) <= _YEARS:
+        problems.append(
+            f"all ages are at most {max(ages):g}, which looks like years; "
+            "set table.unit to years, or to months if they are"
+        )
     return [radiographs[id] for id in sorted(radiographs, key=id_order)], problems
 
 
@@ -81,7 +101,7 @@ def id_order(id: str) -> tuple[int, int, str]:
     return (0, int(id), id) if id.isdecimal() else (1, 0, id)
 
 
-def find_table(folder: Path) -> Path:
+def find_table(folder: Path, table: Table = _RSNA) -> Path:
     """The table of ages in a data set's folder, CSV or XLSX.
 
     Raises:
@@ -100,14 +120,15 @@ def find_table(folder: Path) -> Path:
         if path.suffix.lower() not in SUFFIXES:
             continue
         try:
-            _columns(read_header(path))
+            _columns(read_header(path), table)
             tables.append(path)
         except UserError as error:
             others.append(str(error).removeprefix(f"{folder}/"))
         except ValueError as error:
             others.append(f"{path.name}: {error}")
     if not tables:
-        wanted = f"{folder}: no CSV or XLSX table with an id, boneage (months) and male (or sex)"
+        names = (table.id or "id", table.age or "boneage (months)", table.sex or "male (or sex)")
+        wanted = "{}: no CSV or XLSX table with an {}, {} and {}".format(folder, *names)
         raise UserError("\n  ".join([wanted, *others]))
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
@@ -141,12 +162,17 @@ def parse_sex(text: str, where: str, words: Mapping[str, bool] = _SEXES) -> bool
     return male
 
 
-def _columns(header: list[str]) -> dict[str, str]:
+def _columns(header: list[str], table: Table) -> dict[str, str]:
     """Which column holds the id, the age and the sex."""
     found: dict[str, str] = {}
     missing = []
     for meaning, spellings in _SPELLINGS.items():
-        names = [name for name in header if _letters(name) in spellings]
+        own = getattr(table, meaning)
+        names = [
+            name
+            for name in header
+            if (_letters(name) in spellings if own is None else name == own.strip())
+        ]
         if len(names) > 1:
             raise ValueError(f"more than one column for the {meaning} ({', '.join(names)})")
         if names:
@@ -178,8 +204,7 @@ def _parse(
     row: Row,
     columns: Mapping[str, str],
     images: Mapping[str, list[Path]],
-    first: float,
-    last: float,
+    unit: str,
 ) -> Radiograph:
     age, sex = row.cells[columns["age"]], row.cells[columns["sex"]]
     # Ids are only looked up among the files that are there, so none can lead out of the folder.
@@ -189,15 +214,19 @@ def _parse(
     if len(paths) > 1:
         raise ValueError(f"id {id}: more than one image ({paths[0]}, {paths[1]}); keep one")
     try:
-        months = parse_number(age)
+        count, months_of_them = _MONTHS[unit]
+        months = parse_number(age) * months_of_them / count
     except ValueError:
         months = math.nan
     if not math.isfinite(months):
-        raise ValueError(f"id {id}: the age {age!r} is not a number of months")
-    if not first <= months <= last:
-        raise ValueError(
-            f"id {id}: the age {age} is outside of {first:g} to {last:g} months; "
-            "mend it, or change bins.first and bins.last"
-        )
+        raise ValueError(f"id {id}: the age {age!r} is not a number of {unit}")
     words = _SEXES | _ANSWERS if _letters(columns["sex"]) == "male" else _SEXES
     return Radiograph(id, months, parse_sex(sex, f"id {id}", words), paths[0])
+
+
+def _check_age(radiograph: Radiograph, first: float, last: float) -> None:
+    if not first <= radiograph.months <= last:
+        raise ValueError(
+            f"id {radiograph.id}: the age {radiograph.months:g} is outside of {first:g} to "
+            f"{last:g} months; mend it, or change bins.first and bins.last"
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage import phantom
-from boneage.config import REGIONS, Config, Model
+from boneage.config import REGIONS, Config, Model, Table
 from boneage.data.images import image_files
 from boneage.data.tables import find_table
 from boneage.run_folder import Stage
@@ -68,8 +68,8 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
     """
     plan = config.localization
     data_key = make_key(
-        config.digest("split", "bins", "contrast"),
-        _data_digest(data),
+        config.digest("split", "bins", "contrast", "table"),
+        _data_digest(data, config.table),
         (config.digest("phantom"), phantom.fingerprint()) if config.data is None else "",
     )
     # The stages after it each read one size: another size asks for these images, not for theirs.
@@ -120,11 +120,11 @@ def _learned_with(config: Config) -> tuple[str, str]:
     return config.digest("bins", "seed"), config.hardware.precision
 
 
-def _data_digest(data: Path | None) -> str:
+def _data_digest(data: Path | None, table: Table) -> str:
     """Fingerprint of a data set: its tables, and the names, sizes and samples of its images."""
     if data is None:
         return ""
-    tables = (path for path in (find_table(data), data / "boxes.csv") if path.exists())
+    tables = (path for path in (find_table(data, table), data / "boxes.csv") if path.exists())
     images = [(str(path.relative_to(data)), _sampled(path)) for path in image_files(data)]
     return make_key(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in tables), images)
 

@@ -33,8 +33,9 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
     Raises:
         UserError: With everything that is wrong with the data set: rows, boxes and images.
     """
-    radiographs, problems = check_table(data, first=config.bins.first, last=config.bins.last)
-    problems = [f"{find_table(data).name}, {problem}" for problem in problems]
+    ages = {"first": config.bins.first, "last": config.bins.last}
+    radiographs, problems = check_table(data, table=config.table, **ages)
+    problems = [f"{find_table(data, config.table).name}, {problem}" for problem in problems]
     ids = tuple(radiograph.id for radiograph in radiographs)
     boxes: dict[str, dict[str, np.ndarray]] = {}
     truth: dict[str, np.ndarray] = {}
