@@ -7,6 +7,9 @@ is at hand when its value is: besides the logits, nothing is kept but the gradie
 nothing is computed twice.
 """
 
+import itertools
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +22,7 @@ from ldlcam.ldl.loss_parts import distance_between, distance_slope
 
 # What one step over rows takes in: on the CPU a share of a core's cache, elsewhere enough to keep
 # the device busy.
-_CHUNK_BYTES = {"cpu": 2**20}
+_CHUNK_BYTES = {"cpu": 448 * 1024}
 _CHUNK_BYTES_ELSEWHERE = 2**26
 
 # Finite, also when multiplied by a weight.
@@ -140,18 +143,28 @@ class _Fused(torch.autograd.Function):
         # In full precision, also for logits in half: it is still to be scaled, up or down.
         shape = logits if with_gradient else logits[:0]
         gradient = torch.empty_like(shape, dtype=torch.promote_types(logits.dtype, torch.float32))
-        distances, divergences = (upcast(logits[:, 0]).clone() for _ in range(2))
-        chunks = _chunks(logits)
-        # The same room for every chunk: new memory takes longer to get than to compute with.
-        room = gradient.new_empty(chunks[0].stop, logits.shape[1])
-        pulls = gradient if with_gradient else torch.empty_like(room)
-        for rows in chunks:
-            given = (logits[rows], target[rows], of_distance[rows], of_divergence[rows])
-            count = len(given[0])
-            pull = pulls[rows] if with_gradient else pulls[:count]
-            distances[rows], divergences[rows] = _judge(
-                *given, criterion, pull, room[:count], with_gradient
-            )
+        step = _rows_at_once(logits)
+        # The same room for all: new memory takes longer to get than to compute with.
+        room = gradient.new_empty(min(step, len(logits)), logits.shape[1])
+        pulls = (
+            torch.split(gradient, step)
+            if with_gradient
+            else itertools.repeat(torch.empty_like(room))
+        )
+        sums = gradient.new_empty(len(_Sums._fields), len(logits))
+        given = _Given.of(logits, target, of_distance, of_divergence, criterion)
+        with without_autocast(logits.device.type):
+            for some, pull, own in zip(
+                given.split(step), pulls, torch.split(sums, step, 1), strict=False
+            ):
+                between = room[: len(some.logits)]
+                _write_logs(some, criterion, between)
+                _add_up(some, criterion, pull[: len(between)], between, _Sums(*own))
+                if with_gradient:
+                    _write_gradient(some, criterion, pull, between, _Sums(*own))
+        del room, between, given, some  # before more is made
+        expectations, divergences = _terms(_Sums(*sums), criterion)
+        distances = distance_between(expectations, target, criterion.distance, criterion.bins)
         weighted = of_distance * distances + of_divergence * divergences
         return weighted.sum(), weighted, distances, divergences, gradient
 
@@ -214,83 +227,128 @@ class _Fused(torch.autograd.Function):
 _NONE = (None,) * 5
 
 
-def _judge(
-    logits: Tensor,
-    target: Tensor,
-    of_distance: Tensor,
-    of_divergence: Tensor,
-    criterion: Criterion,
-    pull: Tensor,
-    room: Tensor,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    """Distances and divergences (n,) of some rows.
+class _Sums(NamedTuple):
+    """What rows add up to, each (N,): of these, the terms are made. Nothing is (N, K) but once."""
 
-    What lies between is written into `pull`, which holds the gradient of the terms' weighted sum in
-    the end, and `room`, both (n, K). Exponentials are never divided by their sums: whatever is made
-    of them is, which is (n,).
-    """
-    logits = upcast(logits)
-    centers = criterion.bins.centers_as(logits.dtype, logits.device)
-    logs = _write_logs(target, criterion, room)
+    highest: Tensor
+    """The highest logit."""
+    exps: Tensor
+    """Sum of the exponentials of logits less the highest."""
+    moments: Tensor
+    """Sum of these times the centres."""
+    labels: Tensor
+    """Sum of the labels."""
+    gaps: Tensor
+    """Sum of log label less logit, weighted by the labels; in reverse, by the exponentials."""
+
+
+def _terms(sums: _Sums, criterion: Criterion) -> tuple[Tensor, Tensor]:
+    """Expectations and divergences (N,)."""
+    log_ratios = sums.highest + sums.exps.log() - sums.labels.log()
     if criterion.reverse:
-        log_total = logs.logsumexp(-1)
-        # What is not predicted adds nothing, however unlikely it is said to be: no 0 * inf.
-        gaps = torch.sub(logs, logits, out=pull).clamp_(max=_HUGE)
+        divergences = -log_ratios - sums.gaps / sums.exps
     else:
-        labels = torch.exp(logs, out=pull)
-        label_sums = labels.sum(-1)
-        cross = logs.sub_(logits).mul_(labels).sum(-1) / label_sums
-
-    highest = logits.amax(-1)
-    exps = torch.sub(logits, highest[:, None], out=room).exp_()
-    sums = exps.sum(-1)
-    log_sums = highest + sums.log()
-    with without_autocast(logits.device.type):
-        expectations = exps.mv(centers) / sums
-    distances = distance_between(expectations, target, criterion.distance, criterion.bins)
-    slope = of_distance * distance_slope(expectations - target, criterion.distance, criterion.bins)
-
-    if criterion.reverse:
-        divergences = log_total - log_sums - (exps * gaps).sum(-1) / sums
-        if with_gradient:
-            level = of_divergence * (log_total - log_sums - divergences) - slope * expectations
-            pull.mul_((-of_divergence / sums)[:, None]).add_((level / sums)[:, None])
-            pull.addcmul_(centers, (slope / sums)[:, None]).mul_(exps)
-    else:
-        divergences = cross + log_sums - label_sums.log()
-        if with_gradient:
-            level = of_divergence - slope * expectations
-            pull.mul_((-of_divergence / label_sums)[:, None])
-            pull.addcmul_(exps, (level / sums)[:, None])
-            pull.addcmul_(exps.mul_(centers), (slope / sums)[:, None])
-    return distances, divergences
+        divergences = sums.gaps / sums.labels + log_ratios
+    return sums.moments / sums.exps, divergences
 
 
-def _write_logs(target: Tensor, criterion: Criterion, logs: Tensor) -> Tensor:
+class _Given(NamedTuple):
+    """What is known of rows beforehand."""
+
+    logits: Tensor
+    """(n, K), all else (n,)."""
+    target: Tensor
+    of_distance: Tensor
+    of_divergence: Tensor
+    held: Tensor
+    """The target, held within reach of the bins."""
+    peaks: Tensor
+    """Minus the log of the usual label's density at the bin nearest to the target."""
+
+    @classmethod
+    def of(
+        cls,
+        logits: Tensor,
+        target: Tensor,
+        of_distance: Tensor,
+        of_divergence: Tensor,
+        criterion: Criterion,
+    ) -> "_Given":
+        bins, sigma = criterion.bins, criterion.sigma
+        held = target.clamp(bins.first - FAR * sigma, bins.last + FAR * sigma)
+        step = (bins.last - bins.first) / (len(bins) - 1)
+        nearest = ((held - bins.first) / step).round().clamp(0, len(bins) - 1)
+        peaks = (bins.first + step * nearest - held).square() / (2 * sigma**2)
+        return cls(logits, target, of_distance, of_divergence, held, peaks)
+
+    def split(self, step: int) -> Iterator["_Given"]:
+        """A few rows at a time, in full precision."""
+        for logits, *others in zip(*(torch.split(each, step) for each in self), strict=True):
+            yield _Given(upcast(logits), *others)
+
+
+def _write_logs(given: _Given, criterion: Criterion, logs: Tensor) -> None:
     """Write logs (n, K) of the labels, but for a number (n,); the highest is about 0."""
     bins, sigma, floor = criterion.bins, criterion.sigma, not criterion.reverse
     if criterion.ends != "renormalize":
-        return logs.copy_(log_labels(target, bins, sigma, ends=criterion.ends, floor=floor)[0])
+        logs.copy_(log_labels(given.held, bins, sigma, ends=criterion.ends, floor=floor)[0])
+        return
     # The usual ones once more, in as few steps as will do.
-    centers = bins.centers_as(target.dtype, target.device)
-    target = target.clamp(bins.first - FAR * sigma, bins.last + FAR * sigma)
-    torch.sub(centers, target[:, None], out=logs)
-    sharpness = 1 / (2 * sigma**2)
-    step = (bins.last - bins.first) / (len(bins) - 1)
-    nearest = ((target - bins.first) / step).round().clamp(0, len(bins) - 1)
-    least = (bins.first + step * nearest - target).square() * sharpness
-    torch.addcmul(least[:, None], logs, logs, value=-sharpness, out=logs)
+    centers = bins.centers_as(logs.dtype, logs.device)
+    torch.sub(centers, given.held[:, None], out=logs)
+    torch.addcmul(given.peaks[:, None], logs, logs, value=-1 / (2 * sigma**2), out=logs)
     if not bins.uniform:
-        logs.add_(bins.edges_as(target.dtype, target.device).diff().log())
+        logs.add_(bins.edges_as(logs.dtype, logs.device).diff().log())
         logs.sub_(logs.amax(-1, keepdim=True))
-    return logs.clamp_(min=lowest_log(logs)) if floor else logs
+    if floor:
+        logs.clamp_(min=lowest_log(logs))
 
 
-def _chunks(logits: Tensor) -> list[slice]:
-    """Slices over the rows, none longer than the first; one, empty, if there is no row."""
+def _add_up(given: _Given, criterion: Criterion, pull: Tensor, room: Tensor, sums: _Sums) -> None:
+    """Write the sums of rows, from the logs (n, K) of their labels in `room`.
+
+    Exponentials are never divided by their sums: whatever is made of them is, which is (n,).
+    Afterwards `room` has those of the logits, `pull` the labels, or in reverse the gaps.
+    """
+    logits, labels = given.logits, torch.exp(room, out=pull)
+    torch.sum(labels, -1, out=sums.labels)
+    if criterion.reverse:
+        # What is not predicted adds nothing, however unlikely it is said to be: no 0 * inf.
+        torch.sub(room, logits, out=pull).clamp_(max=_HUGE)
+    else:
+        torch.sum(room.sub_(logits).mul_(labels), -1, out=sums.gaps)
+    torch.amax(logits, -1, out=sums.highest)
+    exps = torch.sub(logits, sums.highest[:, None], out=room).exp_()
+    torch.sum(exps, -1, out=sums.exps)
+    torch.mv(exps, criterion.bins.centers_as(exps.dtype, exps.device), out=sums.moments)
+    if criterion.reverse:
+        torch.sum(exps * pull, -1, out=sums.gaps)
+
+
+def _write_gradient(
+    given: _Given, criterion: Criterion, pull: Tensor, exps: Tensor, sums: _Sums
+) -> None:
+    """Write the gradient of the terms' weighted sum into `pull`, from what `_add_up` left."""
+    bins, of_divergence = criterion.bins, given.of_divergence
+    centers = bins.centers_as(exps.dtype, exps.device)
+    expectations = sums.moments / sums.exps
+    slope = distance_slope(expectations - given.target, criterion.distance, bins)
+    slope = slope * given.of_distance
+    of_centers = (slope / sums.exps)[:, None]
+    if criterion.reverse:
+        level = (of_divergence * sums.gaps - slope * sums.moments) / sums.exps**2
+        pull.mul_((-of_divergence / sums.exps)[:, None]).add_(level[:, None])
+        pull.addcmul_(centers, of_centers).mul_(exps)
+    else:
+        level = (of_divergence - slope * expectations) / sums.exps
+        pull.mul_((-of_divergence / sums.labels)[:, None])
+        pull.addcmul_(exps, level[:, None]).addcmul_(exps.mul_(centers), of_centers)
+
+
+def _rows_at_once(logits: Tensor) -> int:
+    """How many rows are taken at a time: as many each time, but for the last."""
     count, bins = logits.shape
     room = _CHUNK_BYTES.get(logits.device.type, _CHUNK_BYTES_ELSEWHERE)
     # Arithmetic is in four bytes a number, whatever the logits are in, or eight.
-    step = max(room // (max(4, logits.element_size()) * bins), 1)
-    return [slice(start, min(start + step, count)) for start in range(0, max(count, 1), step)]
+    most = max(room // (max(4, logits.element_size()) * bins), 1)
+    return math.ceil(count / math.ceil(count / most)) if count else 1

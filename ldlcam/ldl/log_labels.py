@@ -98,8 +98,12 @@ def log_labels(
 
 
 def lowest_log(logs: Tensor) -> float:
-    """How far logs (N, K) may lie below the highest: less would be denormal numbers, and slow."""
-    return math.log(torch.finfo(logs.dtype).tiny) + 1 + math.log(logs.shape[-1])
+    """How far logs (N, K) may lie below the highest: less would be denormal numbers, and slow.
+
+    That goes for probabilities, and for what they are multiplied by, down to 1e-10: the share of
+    one in a large batch.
+    """
+    return math.log(torch.finfo(logs.dtype).tiny) + math.log(1e10) + math.log(logs.shape[-1])
 
 
 def log_mass(values: Tensor, bins: Bins, sigma: float) -> Tensor:
