@@ -106,19 +106,22 @@ class Table(Section):
     """How to read the data set's table of ages: as one of RSNA's, but for what is said here.
 
     `id`, `age` and `sex` name the columns that hold them. Ages in another unit than months are
-    read as months, which all else is in.
+    read as months, which all else is in. `covariates` are columns of numbers, which the age
+    networks are told beside the sex; a cell of theirs may be empty.
     """
 
     id: str | None = None
     age: str | None = None
     sex: str | None = None
     unit: Literal["days", "weeks", "months", "years"] | None = None
+    covariates: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Table:
-        named = [name for name in (self.id, self.age, self.sex) if name is not None]
+        names = (self.id, self.age, self.sex, *self.covariates)
+        named = [name.strip() for name in names if name is not None]
         if len(set(named)) < len(named):
-            raise ValueError(f"id, age and sex are columns of their own, got {', '.join(named)}")
+            raise ValueError(f"each is a column of its own, got {', '.join(named)}")
         return self
 
 

@@ -338,6 +338,27 @@ def test_age_network_answers_at_any_input_size(loss: str, size: int) -> None:
     assert known.all() if loss == "ldl" else not known.any()
 
 
+@pytest.mark.parametrize("sex", [True, False])
+@pytest.mark.parametrize("loss", ["ldl", "l1"])
+def test_covariates_count_in_deviations_from_their_mean(loss: str, sex: bool) -> None:
+    torch.manual_seed(0)
+    config = Training(size=64, head_channels=8, backbone=TINY.model_copy(update={"stride": 32}))
+    config = config.model_copy(update={"sex": sex})
+    network = AgeNetwork(config, Model(name="m", regions=("whole",), loss=loss), BINS, 3).eval()
+    known = np.array([[100, 3, 5], [140, np.nan, 5], [120, 7, 5]], dtype=np.float32)
+    images, male = torch.rand(3, 1, 64, 64), torch.tensor([1.0, -1, 0])
+    assert torch.equal(network(images, male), network(images, male, torch.zeros(3, 3)))
+    in_deviations = torch.tensor([[-(1.5**0.5), -1, 0], [1.5**0.5, 0, 0], [0, 1, 0]])
+    expected = network.answer(images, male, in_deviations)
+    network.standardize.fit(known)
+    found = network.answer(images, male, torch.from_numpy(known))
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found[:2], network.answer(images, male)[:2], atol=1e-4)
+    # What is unknown counts as the mean, also if it is all of it.
+    unknown = torch.full((3, 3), torch.nan)
+    torch.testing.assert_close(network.answer(images, male, unknown), network.answer(images, male))
+
+
 def test_sex_moves_the_answer_only_where_it_is_asked_for() -> None:
     images = torch.rand(1, 1, 64, 64)
     for sex, expected in ((True, False), (False, True)):

@@ -90,6 +90,7 @@ def make_run(
         shapes=np.tile([HEIGHT, WIDTH], (count, 1)),
         paths=tuple(Path(f"/nowhere/{i}.png") for i in range(count)),
         truth={name: boxes_of(name, parts) for name in BOXES} if boxed else {},
+        covariates=np.empty((count, 0), dtype=np.float32),
     )
     samples.save(stages.prepared.folder)
     for size in {config.training.size, *(sizes(config).values())}:

@@ -28,6 +28,7 @@ def samples() -> Samples:
             "Hand": np.array([NONE, (1.25, 2, 3, 1 / 3), NONE, (5, 6, 7, 8)]),
             "Wrist": np.array([NONE, NONE, (0, 0, 4, 4), NONE]),
         },
+        covariates=np.array([[1.5], [np.nan], [-3], [0]], dtype=np.float32),
     )
 
 
@@ -47,7 +48,7 @@ def assert_same(first: Samples, second: Samples) -> None:
 
 def test_what_is_saved_is_loaded(tmp_path: Path, samples: Samples) -> None:
     samples.save(tmp_path)
-    assert left_in(tmp_path) == ["samples.csv", "truth.npz"]
+    assert left_in(tmp_path) == ["covariates.npy", "samples.csv", "truth.npz"]
     loaded = Samples.load(tmp_path)
     assert_same(loaded, samples)
     assert loaded.months.dtype == np.float32
@@ -68,7 +69,7 @@ def test_a_data_set_without_boxes_or_rows(tmp_path: Path, samples: Samples) -> N
     assert_same(Samples.load(tmp_path), without)
     rows = slice(0, 0)
     empty = Samples((), *(getattr(samples, n)[rows] for n in ("parts", "months", "male", "shapes")),
-                    (), {})  # fmt: skip
+                    (), {}, samples.covariates[rows])  # fmt: skip
     empty.save(tmp_path)
     assert_same(Samples.load(tmp_path), empty)
 
@@ -92,7 +93,7 @@ def test_rows_of_parts_and_boxes(samples: Samples) -> None:
         assert samples.months[rows].shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["samples.csv", "truth.npz"])
+@pytest.mark.parametrize("name", ["samples.csv", "truth.npz", "covariates.npy"])
 def test_a_missing_file_is_named(tmp_path: Path, samples: Samples, name: str) -> None:
     samples.save(tmp_path)
     (tmp_path / name).unlink()
@@ -100,7 +101,7 @@ def test_a_missing_file_is_named(tmp_path: Path, samples: Samples, name: str) ->
         Samples.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["samples.csv", "truth.npz"])
+@pytest.mark.parametrize("name", ["samples.csv", "truth.npz", "covariates.npy"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"id,part\n1,train\n", b"\x00\xff"])
 def test_a_broken_file_is_one_message(
     tmp_path: Path, samples: Samples, name: str, content: bytes
@@ -128,7 +129,7 @@ def test_every_truncation_is_one_message_or_whole(tmp_path: Path, samples: Sampl
             Samples.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["samples.csv", "truth.npz"])
+@pytest.mark.parametrize("name", ["samples.csv", "truth.npz", "covariates.npy"])
 def test_a_full_disk_keeps_the_old_files(
     tmp_path: Path, samples: Samples, full_disk: Callable[[Path], None], name: str
 ) -> None:
@@ -138,7 +139,7 @@ def test_a_full_disk_keeps_the_old_files(
     with pytest.raises(UserError, match=f"{name}: cannot be written .*free some space"):
         dataclasses.replace(samples, months=samples.months + 1).save(tmp_path)
     assert (tmp_path / name).read_bytes() == before
-    assert left_in(tmp_path) == ["samples.csv", "truth.npz"]
+    assert left_in(tmp_path) == ["covariates.npy", "samples.csv", "truth.npz"]
 
 
 def test_boxes_become_arrays_in_the_order_of_the_ids() -> None:

@@ -78,6 +78,7 @@ def test_median_box_is_chosen_on_one_half_and_scored_on_the_other() -> None:
         shapes=np.array([[100, 100]] * 3 + [[200, 200], [100, 100], [100, 100]]),
         paths=(),
         truth={"Wrist": boxes.astype(np.float64)},
+        covariates=np.empty((6, 0), dtype=np.float32),
     )
     assert median_box_scores(samples, "Wrist") == {"mean_iou": 0.5, "ap50": 0.5, "pointing": 0.5}
     assert median_box_scores(samples, "Hand") is None

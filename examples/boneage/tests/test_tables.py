@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Callable
@@ -22,12 +23,12 @@ def read(folder: Path) -> list[tuple[str, float, bool]]:
     return [(one.id, one.months, one.male) for one in read_table(folder, first=1, last=240)]
 
 
-def read_as(folder: Path, **own: str) -> list[float]:
+def read_as(folder: Path, **own: object) -> list[float]:
     table = Table.model_validate(own)
     return [one.months for one in read_table(folder, first=1, last=240, table=table)]
 
 
-def refusal(folder: Path, **table: str) -> str:
+def refusal(folder: Path, **table: object) -> str:
     with pytest.raises(UserError) as info:
         read_as(folder, **table)
     return str(info.value)
@@ -152,7 +153,7 @@ def test_columns_of_any_name(data_set: MakeData) -> None:
     assert find_table(folder, table) == folder / TABLE
     assert "no column for the age" in refusal(folder, **own | {"age": "Age"})
     assert "an Image, boneage (months) and male (or sex)" in refusal(folder, id="Image")
-    with pytest.raises(ValueError, match="columns of their own"):
+    with pytest.raises(ValueError, match="each is a column of its own, got x, x"):
         Table(id="x", age="x")
 
 
@@ -160,6 +161,20 @@ def test_messages_tell_months_and_the_unit(data_set: MakeData) -> None:
     folder = data_set("1377,21,True", "1378,old,True")
     assert "id 1377: the age 252 is outside of 1 to 240 months" in refusal(folder, unit="years")
     assert "'old' is not a number of years" in refusal(folder, unit="years")
+
+
+def test_covariates_are_numbers_or_unknown(data_set: MakeData) -> None:
+    header = "id,boneage,male,age,BMI"
+    folder = data_set("1377,180,True,14.5,", '1378,12,False,1,"17,5"', header=header)
+    table = Table(covariates=(" BMI", "age"))
+    first, second = read_table(folder, first=1, last=240, table=table)
+    assert math.isnan(first.covariates[0])
+    assert (first.covariates[1], *second.covariates) == (14.5, 17.5, 1)
+    assert "no column for the covariate bmi" in refusal(folder, covariates=("bmi",))
+    for text in ("tall", "nan", "inf"):
+        folder.joinpath(TABLE).write_text(f"{header}\n1377,180,True,{text},\n1378,12,False,1,\n")
+        message = f"row 2: id 1377, age: '{text}' is not a number; leave it empty"
+        assert message in refusal(folder, covariates=("age",))
 
 
 @pytest.mark.parametrize(("oldest", "asked"), [(20, True), (21, False)])

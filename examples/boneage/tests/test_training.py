@@ -34,7 +34,7 @@ BINS = BinRange(first=1, last=24, step=1)
 def _batch(count: int = 4, size: int = 64) -> Batch:
     torch.manual_seed(1)
     months = torch.tensor([3.0, 9.5, 15.0, 24.0])[:count]
-    return Batch(torch.rand(count, 1, size, size), months, torch.ones(count))
+    return Batch(torch.rand(count, 1, size, size), months, torch.ones(count), torch.empty(count, 0))
 
 
 def _batches() -> DataLoader[Batch]:

@@ -15,11 +15,16 @@ from boneage.config import Augmentation
 
 
 class Batch(NamedTuple):
-    """Images (N, R, S, S) uint8, a channel a region; months (N,); sex (N,): +1 male, -1 female."""
+    """Images and what is known of them; what is not is NaN among the covariates."""
 
     images: Tensor
+    """(N, R, S, S) uint8, a channel a region."""
     months: Tensor
+    """(N,)."""
     sex: Tensor
+    """(N,): +1 male, -1 female."""
+    covariates: Tensor
+    """(N, C)."""
 
 
 class RegionDataset(Dataset[Batch]):
@@ -30,15 +35,23 @@ class RegionDataset(Dataset[Batch]):
         months: Ages of all images (M,).
         male: Sexes of all images (M,).
         rows: Which images to give, and in which order (N,).
+        covariates: What else is known of all images (M, C); nothing by default.
     """
 
     def __init__(
-        self, regions: list[np.ndarray], months: np.ndarray, male: np.ndarray, rows: np.ndarray
+        self,
+        regions: list[np.ndarray],
+        months: np.ndarray,
+        male: np.ndarray,
+        rows: np.ndarray,
+        covariates: np.ndarray | None = None,
     ):
         self.regions = regions
         self.months = torch.from_numpy(np.asarray(months, dtype=np.float32))
         self.sex = signed_sex(male)
         self.rows = rows
+        known = np.empty((len(months), 0)) if covariates is None else covariates
+        self.covariates = torch.from_numpy(np.asarray(known, dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,7 +60,8 @@ class RegionDataset(Dataset[Batch]):
         rows = self.rows[items]
         images = np.stack([region[rows] for region in self.regions], axis=1)
         index = torch.from_numpy(rows)
-        return Batch(torch.from_numpy(images), self.months[index], self.sex[index])
+        known = (column[index] for column in (self.months, self.sex, self.covariates))
+        return Batch(torch.from_numpy(images), *known)
 
 
 def signed_sex(male: np.ndarray) -> Tensor:

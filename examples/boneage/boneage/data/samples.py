@@ -14,7 +14,7 @@ from boneage.config import TRUTH
 from boneage.errors import UserError
 from boneage.run_folder import TEXT, atomic_path
 
-_TABLE, _TRUTH = "samples.csv", "truth.npz"
+_TABLE, _TRUTH, _COVARIATES = "samples.csv", "truth.npz", "covariates.npy"
 _HEADER = ("id", "part", "months", "male", "height", "width", "path")
 
 
@@ -31,6 +31,7 @@ class Samples:
         paths: The image files, from the data set's folder on.
         truth: Annotated boxes by name ("Hand", "Wrist", ...), float64 (N, 4) in pixels of the
             image; NaN where there is none.
+        covariates: What else is known, float32 (N, C); NaN where it is not.
     """
 
     ids: tuple[str, ...]
@@ -40,6 +41,7 @@ class Samples:
     shapes: np.ndarray
     paths: tuple[Path, ...]
     truth: dict[str, np.ndarray]
+    covariates: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,6 +70,8 @@ class Samples:
                 writer.writerow((id, self.parts[row], age, sex, height, width, self.paths[row]))
         with atomic_path(folder / _TRUTH) as temporary:
             np.savez(temporary, **self.truth)
+        with atomic_path(folder / _COVARIATES) as temporary:
+            np.save(temporary, self.covariates)
 
     @classmethod
     def load(cls, folder: Path) -> Samples:
@@ -82,9 +86,11 @@ class Samples:
                 rows = list(reader)
             with open(folder / _TRUTH, "rb") as archive, np.load(archive) as arrays:
                 truth = {name: arrays[name] for name in arrays.files}
-            lengths = {len(rows), *(len(array) for array in truth.values())}
+            with open(folder / _COVARIATES, "rb") as array:
+                covariates = np.load(array)
+            lengths = {len(rows), len(covariates), *(len(array) for array in truth.values())}
             if reader.fieldnames != list(_HEADER) or len(lengths) > 1:
-                raise ValueError(f"{_TABLE} and {_TRUTH} do not fit together")
+                raise ValueError(f"{_TABLE}, {_TRUTH} and {_COVARIATES} do not fit together")
             return cls(
                 ids=tuple(row["id"] for row in rows),
                 parts=np.array([row["part"] for row in rows], dtype=str),
@@ -95,6 +101,7 @@ class Samples:
                 ).reshape(-1, 2),
                 paths=tuple(Path(row["path"]) for row in rows),
                 truth=truth,
+                covariates=covariates,
             )
         except FileNotFoundError as error:
             raise UserError(f"{error.filename}: not there; prepare the data set first") from None

@@ -31,12 +31,13 @@ _RSNA = Table()
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One row of a data set: age in months, sex, and where the image lies."""
+    """One row of a data set: age in months, sex, where the image lies, and what else is known."""
 
     id: str
     months: float
     male: bool
     path: Path
+    covariates: tuple[float, ...] = ()
 
 
 def read_table(
@@ -80,7 +81,7 @@ def check_table(
     for row in rows:
         try:
             id = _parse_id(row, columns["id"], known_rows)
-            radiograph = _parse(id, row, columns, images, table.unit or "months")
+            radiograph = _parse(id, row, columns, images, table)
             _check_age(radiograph, first, last)
             radiographs[id] = radiograph
         except ValueError as error:
@@ -162,8 +163,30 @@ def parse_sex(text: str, where: str, words: Mapping[str, bool] = _SEXES) -> bool
     return male
 
 
+def covariate_names(table: Table) -> tuple[str, ...]:
+    """The columns of the covariates, as headers have them: without blanks around."""
+    return tuple(name.strip() for name in table.covariates)
+
+
+def parse_covariate(text: str, where: str) -> float:
+    """A covariate; NaN for an empty cell, since it may be unknown.
+
+    Raises:
+        ValueError: If it is no number.
+    """
+    if not text:
+        return math.nan
+    try:
+        value = parse_number(text)
+    except ValueError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: {text!r} is not a number; leave it empty if it is unknown")
+    return value
+
+
 def _columns(header: list[str], table: Table) -> dict[str, str]:
-    """Which column holds the id, the age and the sex."""
+    """Which column holds the id, the age and the sex; those of the covariates are there too."""
     found: dict[str, str] = {}
     missing = []
     for meaning, spellings in _SPELLINGS.items():
@@ -179,6 +202,7 @@ def _columns(header: list[str], table: Table) -> dict[str, str]:
             found[meaning] = names[0]
         else:
             missing.append(meaning)
+    missing += [f"covariate {name}" for name in covariate_names(table) if name not in header]
     if missing:
         has = ", ".join(header) or "nothing"
         raise ValueError(f"no column for the {' or the '.join(missing)} (its header: {has})")
@@ -204,7 +228,7 @@ def _parse(
     row: Row,
     columns: Mapping[str, str],
     images: Mapping[str, list[Path]],
-    unit: str,
+    table: Table,
 ) -> Radiograph:
     age, sex = row.cells[columns["age"]], row.cells[columns["sex"]]
     # Ids are only looked up among the files that are there, so none can lead out of the folder.
@@ -213,6 +237,7 @@ def _parse(
         raise ValueError(f"id {id}: no image of that name; add it, or remove the row")
     if len(paths) > 1:
         raise ValueError(f"id {id}: more than one image ({paths[0]}, {paths[1]}); keep one")
+    unit = table.unit or "months"
     try:
         count, months_of_them = _MONTHS[unit]
         months = parse_number(age) * months_of_them / count
@@ -221,7 +246,10 @@ def _parse(
     if not math.isfinite(months):
         raise ValueError(f"id {id}: the age {age!r} is not a number of {unit}")
     words = _SEXES | _ANSWERS if _letters(columns["sex"]) == "male" else _SEXES
-    return Radiograph(id, months, parse_sex(sex, f"id {id}", words), paths[0])
+    covariates = tuple(
+        parse_covariate(row.cells[name], f"id {id}, {name}") for name in covariate_names(table)
+    )
+    return Radiograph(id, months, parse_sex(sex, f"id {id}", words), paths[0], covariates)
 
 
 def _check_age(radiograph: Radiograph, first: float, last: float) -> None:

@@ -33,7 +33,13 @@ class AgePrediction(NamedTuple):
 
 
 @torch.no_grad()
-def ask(network: AgeNetwork, images: Tensor, sex: Tensor, reading: Reading) -> Tensor:
+def ask(
+    network: AgeNetwork,
+    images: Tensor,
+    sex: Tensor,
+    reading: Reading,
+    covariates: Tensor | None = None,
+) -> Tensor:
     """What a network says of images, mixed over their views, on the CPU.
 
     Args:
@@ -41,6 +47,7 @@ def ask(network: AgeNetwork, images: Tensor, sex: Tensor, reading: Reading) -> T
         images: Shape (N, R, S, S), uint8, on any device.
         sex: Shape (N,), +1, -1, or 0 for unknown.
         reading: Says which views there are.
+        covariates: Shape (N, C), NaN for unknown; by default all are.
 
     Returns:
         Logits (N, K) or, of a network that tells single ages, ages (N,) in months.
@@ -50,13 +57,16 @@ def ask(network: AgeNetwork, images: Tensor, sex: Tensor, reading: Reading) -> T
     views = [upright, *(_turned(upright, angle) for angle in reading.rotations)]
     if reading.mirror:
         views += [view.flip(-1) for view in views]
-    return mix([network.answer(view, sex.to(device)) for view in views]).cpu()
+    known = sex.to(device), None if covariates is None else covariates.to(device)
+    return mix([network.answer(view, *known) for view in views]).cpu()
 
 
 def ask_all(network: AgeNetwork, dataset: RegionDataset, reading: Reading) -> Tensor:
     """What a network says of every row of a data set, in its order."""
     batches = loader(dataset, 64, shuffle=False)
-    return torch.cat([ask(network, batch.images, batch.sex, reading) for batch in batches])
+    return torch.cat(
+        [ask(network, batch.images, batch.sex, reading, batch.covariates) for batch in batches]
+    )
 
 
 def _turned(images: Tensor, degrees: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from ldlcam import Bins, ExpectationHead, LabelDistribution, expectation, two_hot_labels
 from torch import Tensor, nn
@@ -21,9 +22,11 @@ class AgeNetwork(nn.Module):
     The head is the published one: a 3x3 convolution without activation and a 3x3 max pooling,
     flattened, beside 32 linear units for the sex, then one linear layer. That has one output a bin;
     with the losses `l1` and `l2` a single one, in units of `scale` months about `center`.
+    `covariates` numbers more join the sex, each in units of its deviation about its mean; one that
+    is unknown counts as the mean.
     """
 
-    def __init__(self, config: Training, model: Model, bins: BinRange):
+    def __init__(self, config: Training, model: Model, bins: BinRange, covariates: int = 0):
         super().__init__()
         self.bins = make_bins(bins)
         self.sex = config.sex
@@ -37,27 +40,40 @@ class AgeNetwork(nn.Module):
         cells = cells - 2 if valid else cells
         self.pool = nn.MaxPool2d(min(3, cells))
         width = config.head_channels * (cells // min(3, cells)) ** 2
-        self.head = make_head(model.loss, width, 1 if config.sex else 0, self.bins)
+        self.standardize = Standardize(covariates)
+        told = (1 if config.sex else 0) + covariates
+        self.head = make_head(model.loss, width, told, self.bins)
 
-    def forward(self, images: Tensor, sex: Tensor) -> Tensor:
-        """Images (N, R, S, S) in [0, 1], sex (N,): +1, -1, 0 unknown -> logits (N, K) or (N,)."""
-        return self._read(self._look(images), sex)
+    def forward(self, images: Tensor, sex: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """What is to be said of images: logits (N, K), or ages (N,).
+
+        Args:
+            images: Shape (N, R, S, S), in [0, 1].
+            sex: Shape (N,): +1, -1, or 0 for unknown.
+            covariates: Shape (N, C), NaN for unknown; by default all are.
+        """
+        return self._read(self._look(images), sex, covariates)
 
     def _look(self, images: Tensor) -> Tensor:
         """What is to be seen, whatever the sex."""
         return self.pool(self.convolution(self.features(images))).flatten(1)
 
-    def _read(self, seen: Tensor, sex: Tensor) -> Tensor:
-        output: Tensor = self.head(seen, sex[:, None] if self.sex else None)
+    def _read(self, seen: Tensor, sex: Tensor, covariates: Tensor | None) -> Tensor:
+        told = self.standardize(covariates, len(seen)).to(seen.dtype)
+        if self.sex:
+            told = torch.cat([sex[:, None].to(seen.dtype), told], dim=1)
+        output: Tensor = self.head(seen, told if told.shape[1] else None)
         return output
 
-    def answer(self, images: Tensor, sex: Tensor) -> Tensor:
+    def answer(self, images: Tensor, sex: Tensor, covariates: Tensor | None = None) -> Tensor:
         """As `forward`. An unknown sex was never trained: its answer is that of either, mixed."""
         seen = self._look(images)
-        output = self._read(seen, sex)
+        output = self._read(seen, sex, covariates)
         unknown = sex == 0
         if self.sex and unknown.any():
-            output[unknown] = mix([self._read(seen[unknown], sex[unknown] + s) for s in (1, -1)])
+            either = [sex.where(~unknown, supposed) for supposed in (1.0, -1.0)]
+            mixed = mix([self._read(seen, each, covariates) for each in either])
+            output[unknown] = mixed[unknown]
         return output
 
     def _cells(self, size: int) -> int:
@@ -66,6 +82,32 @@ class AgeNetwork(nn.Module):
             cells = self.features.eval()(torch.zeros(1, 3, size, size)).shape[-1]
         self.features.train(training)
         return int(cells)
+
+
+class Standardize(nn.Module):
+    """Covariates in units of their deviation about their mean, as `fit` has found them."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("deviation", torch.ones(count))
+
+    def fit(self, covariates: np.ndarray) -> None:
+        """Take mean and deviation of what is known in (N, C); a constant has a deviation of 1."""
+        for column, values in enumerate(covariates.T.astype(np.float64)):
+            values = values[np.isfinite(values)]
+            if len(values):
+                self.mean[column] = values.mean()
+                self.deviation[column] = values.std() or 1.0
+
+    def forward(self, covariates: Tensor | None, count: int) -> Tensor:
+        """Covariates (count, C), NaN for unknown, or none of them -> the same in deviations."""
+        if covariates is None:
+            return self.mean.new_zeros(count, len(self.mean))
+        return ((covariates - self.mean) / self.deviation).nan_to_num()
 
 
 def make_head(loss: str, in_features: int, covariates: int, bins: Bins) -> nn.Module:

@@ -132,14 +132,18 @@ class AgeTask(_Task):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss of one batch."""
-        loss: Tensor = self.loss(self.network(batch.images, batch.sex), batch.months)
+        loss: Tensor = self.loss(self._output(batch), batch.months)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the mean absolute error of one batch, in months."""
-        months = tell(self.network(batch.images, batch.sex), self.network.bins)
+        months = tell(self._output(batch), self.network.bins)
         self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
+
+    def _output(self, batch: Batch) -> Tensor:
+        output: Tensor = self.network(batch.images, batch.sex, batch.covariates)
+        return output
 
 
 def fit(

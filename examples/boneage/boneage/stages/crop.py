@@ -52,9 +52,9 @@ def model_images(
     prepared: Stage,
     cropped: Stage,
 ) -> RegionDataset:
-    """What a model sees of some images, with their ages and sexes."""
+    """What a model sees and is told of some images."""
     regions = [
         read_array(crop_path(cropped, prepared, region, config), mapped=True)
         for region in model.regions
     ]
-    return RegionDataset(regions, samples.months, samples.male, rows)
+    return RegionDataset(regions, samples.months, samples.male, rows, samples.covariates)

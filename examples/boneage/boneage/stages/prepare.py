@@ -150,4 +150,5 @@ def _samples(
         shapes=shapes,
         paths=tuple(radiograph.path.relative_to(data) for radiograph in radiographs),
         truth=truth,
+        covariates=np.array([one.covariates for one in radiographs], dtype=np.float32),
     )

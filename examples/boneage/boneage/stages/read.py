@@ -25,7 +25,7 @@ _OUTPUTS = "outputs.npz"
 
 def load_model(config: Config, model: Model, weights: Path) -> AgeNetwork:
     """A trained age network, on the device asked for."""
-    network = AgeNetwork(config.training, model, config.bins)
+    network = AgeNetwork(config.training, model, config.bins, len(config.table.covariates))
     load_network(network, weights)
     return network.to(pick_device(config.hardware))
 

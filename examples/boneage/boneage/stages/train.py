@@ -24,7 +24,8 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
     samples = Samples.load(prepared.folder)
     seed = config.for_model(model).seed
     lightning.seed_everything(seed, verbose=False)
-    network = AgeNetwork(plan, model, config.bins)
+    network = AgeNetwork(plan, model, config.bins, len(config.table.covariates))
+    network.standardize.fit(samples.covariates[samples.rows(splits.TRAIN)])
     learn, choose = (
         model_images(config, model, samples, samples.rows(part), prepared, cropped)
         for part in (splits.TRAIN, splits.VALIDATION)
