@@ -88,10 +88,16 @@ def predict(
         str | None, typer.Option(help="Which model or ensemble (default: the last one).")
     ] = None,
     sex: Annotated[
-        str | None, typer.Option(help="M or F, for all images (default: unknown).")
+        str | None,
+        typer.Option(help="M or F, for all images of which no table says it."),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="CSV or XLSX with the ids, sexes and covariates of the images."),
     ] = None,
 ) -> None:
     """Read the age of new images into a CSV file; bad images become rows with an error."""
+    from boneage.data.patients import read_patients
     from boneage.data.tables import parse_sex
     from boneage.model_folder import open_model
     from boneage.predictor import Predictor, collect, write_predictions
@@ -100,8 +106,10 @@ def predict(
         male = None if sex is None else parse_sex(sex, "--sex")
     except ValueError as error:
         raise UserError(str(error)) from None
-    patients = collect(images, male)
-    predictor = Predictor(open_model(run, model))
+    trained = open_model(run, model)
+    known = None if table is None else read_patients(table, trained.config.table)
+    patients = collect(images, male, known)
+    predictor = Predictor(trained)
     with Progress(console=console) as progress:
         bar = progress.add_task("reading ages", total=len(patients))
         failed = write_predictions(predictor, patients, out, lambda n: progress.advance(bar, n))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,7 @@ from boneage.data.cache import render
 from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
 from boneage.data.images import FORMATS, image_files, image_name, read_film
+from boneage.data.patients import Known
 from boneage.errors import UserError
 from boneage.model_folder import TrainedModel
 from boneage.networks.bins import make_bins
@@ -37,10 +39,17 @@ _SEX = {True: 1.0, False: -1.0, None: 0.0}
 
 @dataclass(frozen=True)
 class Patient:
-    """An image to be read, and the sex, where it is known better than from the image's file."""
+    """An image to be read, and what is known of the patient beside the image's file.
+
+    Attributes:
+        path: The image's file.
+        male: The sex, if it is known; it counts more than what the file says.
+        covariates: One each of the model's, NaN for unknown; by default all are.
+    """
 
     path: Path
     male: bool | None = None
+    covariates: tuple[float, ...] | None = None
 
 
 class Predictor:
@@ -78,7 +87,9 @@ class Predictor:
             except UserError as error:
                 errors[i] = str(error)
         names = [image_name(batch[i].path) for i in films]
-        readings = dict(zip(films, self.read(names, list(films.values())), strict=True))
+        covariates = [batch[i].covariates for i in films]
+        told = self.read(names, list(films.values()), covariates)
+        readings = dict(zip(films, told, strict=True))
         for i, patient in enumerate(batch):
             empty = dict.fromkeys(COLUMNS, "") | {"path": str(patient.path)}
             yield empty | (table_row(readings[i]) if i in readings else {"error": errors[i]})
@@ -94,12 +105,18 @@ class Predictor:
         return film._replace(pixels=even_contrast(film.pixels, self.config.contrast), male=male)
 
     @torch.no_grad()
-    def read(self, names: Sequence[str], films: Sequence[Film]) -> list[Reading]:
+    def read(
+        self,
+        names: Sequence[str],
+        films: Sequence[Film],
+        covariates: Sequence[tuple[float, ...] | None] | None = None,
+    ) -> list[Reading]:
         """Read the ages of films, each by the sex that it has.
 
         Args:
             names: The images' names, on which the grey depends that erases Region 1.
             films: The images, from `film`.
+            covariates: What else is known of each: see `Patient`.
 
         Returns:
             A reading of each, in their order.
@@ -108,12 +125,14 @@ class Predictor:
             return []
         images = [film.pixels for film in films]
         sex = torch.tensor([_SEX[film.male] for film in films])
+        unknown = (math.nan,) * len(self.config.table.covariates)
+        known = torch.tensor([each or unknown for each in covariates or [None] * len(films)])
         regions = self._localize(names, images, sex)
         crops = self._crop(images, regions)
         outputs = []
         for model, network in self.networks.items():
             seen = torch.stack([crops[name] for name in model.regions], dim=1)
-            outputs.append(ask(network, seen, sex, self.config.reading))
+            outputs.append(ask(network, seen, sex, self.config.reading, known))
         mixed = mix(outputs)
         ages = self.calibration(mixed)
         # What tells single ages has no distribution.
@@ -173,8 +192,19 @@ def _in_file(box: Sequence[float], film: Film) -> Box:
     return (width - x2, y1, width - x1, y2) if film.mirrored else (x1, y1, x2, y2)
 
 
-def collect(paths: Sequence[Path], male: bool | None) -> list[Patient]:
-    """The images named, and those of the folders named, sorted within each folder."""
+def collect(
+    paths: Sequence[Path], male: bool | None, known: Mapping[str, Known] | None = None
+) -> list[Patient]:
+    """The images named, and those of the folders named, sorted within each folder.
+
+    Args:
+        paths: Images, and folders of images.
+        male: The sex of those of which what is known says nothing.
+        known: What is known of images by their names without suffix.
+
+    Raises:
+        UserError: If a folder has no images, or what is known is of none of the images.
+    """
     patients = []
     for path in paths:
         found = [path]
@@ -182,7 +212,14 @@ def collect(paths: Sequence[Path], male: bool | None) -> list[Patient]:
             found = image_files(path)
             if not found:
                 raise UserError(f"{path}: no images ({FORMATS}) in it or below it")
-        patients += [Patient(image, male) for image in found]
+        for image in found:
+            own = (known or {}).get(image_name(image), Known(None, None))
+            patients.append(Patient(image, male if own.male is None else own.male, own.covariates))
+    if known and patients and not any(image_name(one.path) in known for one in patients):
+        raise UserError(
+            f"the table of patients: none of its ids ({next(iter(known))}, ...) is the name of an "
+            f"image ({image_name(patients[0].path)}, ...)"
+        )
     return patients
 
 

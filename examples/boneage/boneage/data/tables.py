@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def check_table(
         UserError: If there is no table to read, none of its images, or not a single row.
     """
     path = find_table(folder, table)
-    columns = _columns(read_header(path), table)
+    columns = find_columns(read_header(path), table)
     rows = read_rows(path)
     images = find_images(folder)
     problems: list[str] = []
@@ -80,7 +80,7 @@ def check_table(
     known_rows: dict[str, int] = {}
     for row in rows:
         try:
-            id = _parse_id(row, columns["id"], known_rows)
+            id = parse_id(row, columns["id"], known_rows)
             radiograph = _parse(id, row, columns, images, table)
             _check_age(radiograph, first, last)
             radiographs[id] = radiograph
@@ -121,7 +121,7 @@ def find_table(folder: Path, table: Table = _RSNA) -> Path:
         if path.suffix.lower() not in SUFFIXES:
             continue
         try:
-            _columns(read_header(path), table)
+            find_columns(read_header(path), table)
             tables.append(path)
         except UserError as error:
             others.append(str(error).removeprefix(f"{folder}/"))
@@ -149,6 +149,11 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
     if not images:
         raise UserError(f"{folder}: no images ({FORMATS}) in it or below it")
     return images
+
+
+def sex_words(column: str) -> Mapping[str, bool]:
+    """What a column of that name may say, and whether it means male."""
+    return _SEXES | _ANSWERS if _letters(column) == "male" else _SEXES
 
 
 def parse_sex(text: str, where: str, words: Mapping[str, bool] = _SEXES) -> bool:
@@ -185,8 +190,19 @@ def parse_covariate(text: str, where: str) -> float:
     return value
 
 
-def _columns(header: list[str], table: Table) -> dict[str, str]:
-    """Which column holds the id, the age and the sex; those of the covariates are there too."""
+def find_columns(
+    header: list[str], table: Table, needed: Sequence[str] = ("id", "age", "sex", "covariates")
+) -> dict[str, str]:
+    """Which column holds the id, the age and the sex.
+
+    Args:
+        header: The names of the columns.
+        table: What some of them are called.
+        needed: What has to be there; what is not need not be.
+
+    Raises:
+        ValueError: If one that is needed is not there, or there are several.
+    """
     found: dict[str, str] = {}
     missing = []
     for meaning, spellings in _SPELLINGS.items():
@@ -200,9 +216,10 @@ def _columns(header: list[str], table: Table) -> dict[str, str]:
             raise ValueError(f"more than one column for the {meaning} ({', '.join(names)})")
         if names:
             found[meaning] = names[0]
-        else:
+        elif meaning in needed:
             missing.append(meaning)
-    missing += [f"covariate {name}" for name in covariate_names(table) if name not in header]
+    if "covariates" in needed:
+        missing += [f"covariate {name}" for name in covariate_names(table) if name not in header]
     if missing:
         has = ", ".join(header) or "nothing"
         raise ValueError(f"no column for the {' or the '.join(missing)} (its header: {has})")
@@ -213,7 +230,12 @@ def _letters(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalpha())
 
 
-def _parse_id(row: Row, column: str, known_rows: dict[str, int]) -> str:
+def parse_id(row: Row, column: str, known_rows: dict[str, int]) -> str:
+    """The id of a row, which joins `known_rows`.
+
+    Raises:
+        ValueError: If there is none, or it is known.
+    """
     id = row.cells[column]
     if not id:
         raise ValueError("the id is empty")
@@ -245,11 +267,11 @@ def _parse(
         months = math.nan
     if not math.isfinite(months):
         raise ValueError(f"id {id}: the age {age!r} is not a number of {unit}")
-    words = _SEXES | _ANSWERS if _letters(columns["sex"]) == "male" else _SEXES
+    male = parse_sex(sex, f"id {id}", sex_words(columns["sex"]))
     covariates = tuple(
         parse_covariate(row.cells[name], f"id {id}, {name}") for name in covariate_names(table)
     )
-    return Radiograph(id, months, parse_sex(sex, f"id {id}", words), paths[0], covariates)
+    return Radiograph(id, months, male, paths[0], covariates)
 
 
 def _check_age(radiograph: Radiograph, first: float, last: float) -> None:
