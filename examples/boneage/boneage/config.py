@@ -129,7 +129,8 @@ class Schedule(Section):
     """How a network is trained.
 
     With `one_cycle` the rate rises to `learning_rate` and falls again over all epochs; otherwise
-    it is constant in each phase, and `epochs` and `learning_rate` list the phases.
+    it is constant in each phase, and `epochs` and `learning_rate` list the phases. Each step
+    follows the gradient of `accumulate` batches, for batches that memory is too small for.
     """
 
     epochs: Annotated[tuple[Count, ...], Field(min_length=1)] = (5,)
@@ -138,6 +139,7 @@ class Schedule(Section):
     optimizer: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = Field(0.05, ge=0)
     batch_size: int = Field(32, ge=2)
+    accumulate: Count = 1
 
     @model_validator(mode="after")
     def _phases_match(self) -> Schedule:

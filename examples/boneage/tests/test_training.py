@@ -1,5 +1,6 @@
 """The losses that are trained, the published schedule, and checkpoints that survive a full disk."""
 
+import csv
 import errno
 import os
 from pathlib import Path
@@ -50,7 +51,7 @@ def _localizer(loss: str) -> LocalizerTask:
     network = LocalizerNetwork(own, BINS, Localization())
     nn.init.normal_(network.head.weight)
     nn.init.normal_(network.sex.weight)
-    task = LocalizerTask(network.eval(), own, steps=10)
+    task = LocalizerTask(network.eval(), own, batches=10)
     task.log = lambda *_, **__: None
     return task
 
@@ -79,7 +80,7 @@ def test_age_losses_by_hand() -> None:
         torch.manual_seed(0)
         config = Training(size=64, head_channels=8, backbone=TINY, sigma=3, weight=2)
         network = AgeNetwork(config, Model(name="m", regions=("whole",), loss=loss), BINS)
-        task = AgeTask(network.eval(), config, loss, steps=10)
+        task = AgeTask(network.eval(), config, loss, batches=10)
         task.log = lambda *_, **__: None
         output = network(batch.images, batch.sex).detach().double().numpy()
         months = batch.months.double().numpy()
@@ -119,6 +120,38 @@ def test_one_cycle_ends_with_the_last_batch() -> None:
         plan["scheduler"].step() if len(rates) < 40 else None
     assert max(rates) == pytest.approx(1e-3)
     assert rates[-1] < 1e-6
+
+
+def _trained(folder: Path, accumulate: int = 1) -> None:
+    """Two epochs of four batches, the second of them no better: all images are alike."""
+    months, images = np.arange(1.0, 9.0), np.zeros((8, 64, 64), np.uint8)
+    dataset = RegionDataset([images], months, months > 4, np.arange(8))
+    batches = loader(dataset, batch_size=2, shuffle=False)
+    schedule = Schedule(epochs=(2,), accumulate=accumulate)
+    own = Localizer(size=64, pool="avg", backbone=TINY, schedule=schedule)
+    task = LocalizerTask(LocalizerNetwork(own, BINS, Localization()), own, batches=len(batches))
+    fit(task, batches, batches, folder, Hardware(accelerator="cpu"), keep="last")
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 2), (3, 2), (9, 1)])
+def test_steps_follow_several_batches(tmp_path: Path, accumulate: int, steps: int) -> None:
+    _trained(tmp_path, accumulate)
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
+    assert (last["epoch"], last["global_step"]) == (1, 2 * steps)
+    (plan,) = last["lr_schedulers"]
+    assert plan["total_steps"] == 2 * steps
+
+
+def test_what_was_learned_is_logged(tmp_path: Path) -> None:
+    _trained(tmp_path)
+    with open(tmp_path / "log" / "version_0" / "metrics.csv", newline="") as file:
+        assert len([row for row in csv.DictReader(file) if row["val_mae"]]) >= 2
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert len(found.Scalars("val_mae")) >= 2
 
 
 def test_full_disk_leaves_the_last_checkpoint_as_it_was(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import math
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +15,7 @@ import lightning
 import torch
 from ldlcam import triangular_labels
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ class _Task(lightning.LightningModule):
         network: nn.Module,
         schedule: Schedule,
         augmentation: Augmentation,
-        steps: int,
+        batches: int,
         seed: int,
     ):
         super().__init__()
@@ -49,7 +51,8 @@ class _Task(lightning.LightningModule):
         self.network = network
         self.schedule = schedule
         self.augmentation = augmentation
-        self.steps_per_epoch = steps
+        # What is left over at an epoch's end makes a step of its own.
+        self.steps_per_epoch = math.ceil(batches / schedule.accumulate)
 
     def on_train_epoch_start(self) -> None:
         """Draw an epoch's order and changes from its number: going on repeats no epoch's."""
@@ -97,8 +100,8 @@ class LocalizerTask(_Task):
 
     network: LocalizerNetwork
 
-    def __init__(self, network: LocalizerNetwork, config: Localizer, steps: int, seed: int = 0):
-        super().__init__(network, config.schedule, config.augmentation, steps, seed)
+    def __init__(self, network: LocalizerNetwork, config: Localizer, batches: int, seed: int = 0):
+        super().__init__(network, config.schedule, config.augmentation, batches, seed)
         self.config = config
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -126,8 +129,10 @@ class AgeTask(_Task):
 
     network: AgeNetwork
 
-    def __init__(self, network: AgeNetwork, config: Training, loss: str, steps: int, seed: int = 0):
-        super().__init__(network, config.schedule, config.augmentation, steps, seed)
+    def __init__(
+        self, network: AgeNetwork, config: Training, loss: str, batches: int, seed: int = 0
+    ):
+        super().__init__(network, config.schedule, config.augmentation, batches, seed)
         self.loss = make_loss(loss, network.bins, config)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -168,14 +173,14 @@ def fit(
     Returns:
         The validation MAE of the kept weights, in months.
     """
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="val_mae",
-        mode="min",
-        save_last=True,
-        enable_version_counter=False,
-    )
+    # The best first: what the last one knows of it is then of the same epoch. Lightning's own
+    # last one is only the last that was better than those before.
+    checkpoints = [
+        ModelCheckpoint(
+            folder / "checkpoints", name, monitor, mode="min", enable_version_counter=False
+        )
+        for name, monitor in (("best", "val_mae"), ("last", None))
+    ]
     with warnings.catch_warnings(), writing(folder):
         # The images are memory maps read whole batches at a time: workers would only copy them.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -186,8 +191,9 @@ def fit(
         trainer = _trainer(
             hardware,
             max_epochs=sum(task.schedule.epochs),
-            logger=CSVLogger(folder, name="log"),
-            callbacks=[checkpoints, RichProgressBar(leave=False)],
+            accumulate_grad_batches=task.schedule.accumulate,
+            logger=_loggers(folder),
+            callbacks=[*checkpoints, RichProgressBar(leave=False)],
             plugins=[_WholeCheckpoints()],
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -222,6 +228,14 @@ def _trainer(hardware: Hardware, **options: Any) -> lightning.Trainer:
         )
     except MisconfigurationException as error:
         raise UserError(f"hardware: {error}") from None
+
+
+def _loggers(folder: Path) -> list[Logger]:
+    """A CSV file, and what TensorBoard shows, where that is installed."""
+    loggers: list[Logger] = [CSVLogger(folder, name="log")]
+    if find_spec("tensorboard"):
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    return loggers
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
