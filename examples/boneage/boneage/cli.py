@@ -100,7 +100,8 @@ def predict(
     from boneage.data.patients import read_patients
     from boneage.data.tables import parse_sex
     from boneage.model_folder import open_model
-    from boneage.predictor import Predictor, collect, write_predictions
+    from boneage.predictor import Predictor, collect
+    from boneage.shards import launched_share, write_predictions
 
     try:
         male = None if sex is None else parse_sex(sex, "--sex")
@@ -109,11 +110,18 @@ def predict(
     trained = open_model(run, model)
     known = None if table is None else read_patients(table, trained.config.table)
     patients = collect(images, male, known)
-    predictor = Predictor(trained)
+    predictor, share = Predictor(trained), launched_share()
     with Progress(console=console) as progress:
-        bar = progress.add_task("reading ages", total=len(patients))
-        failed = write_predictions(predictor, patients, out, lambda n: progress.advance(bar, n))
-    console.print(f"{len(patients)} images, {failed} of them not readable: {escape(str(out))}")
+        bar = progress.add_task("reading ages", total=len(patients) / share.count)
+        failed = write_predictions(
+            predictor, patients, out, lambda n: progress.advance(bar, n), share
+        )
+    if failed is None:
+        console.print(
+            f"process {share.rank} of {share.count} is done; the last one writes the table"
+        )
+    else:
+        console.print(f"{len(patients)} images, {failed} of them not readable: {escape(str(out))}")
 
 
 @app.command()

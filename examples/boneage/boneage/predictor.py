@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -30,7 +31,6 @@ from boneage.networks.regions import attend, erase_region, exclude_region, find_
 from boneage.networks.regressor import mix
 from boneage.networks.storage import load_network
 from boneage.readings import COLUMNS, Box, Reading, table_row
-from boneage.run_folder import TEXT, atomic_path
 from boneage.stages.read import load_model
 
 _BATCH = 16
@@ -71,6 +71,16 @@ class Predictor:
         }
         self.calibration = Calibration(config.reading, make_bins(config.bins))
         load_network(self.calibration, model.calibration)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the weights and settings that decide what is read."""
+        digest = hashlib.sha256(repr((self.config.model_dump(), self.thresholds)).encode())
+        for module in (*self.localizers.values(), *self.networks.values(), self.calibration):
+            for name, weight in module.state_dict().items():
+                digest.update(name.encode())
+                digest.update(weight.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def rows(self, patients: Iterable[Patient]) -> Iterator[dict[str, str]]:
         """One row of `COLUMNS` an image, in the given order; a bad image's row says its error."""
@@ -221,25 +231,3 @@ def collect(
             f"image ({image_name(patients[0].path)}, ...)"
         )
     return patients
-
-
-def write_predictions(
-    predictor: Predictor,
-    patients: Sequence[Patient],
-    out: Path,
-    progress: Callable[[int], None] = lambda done: None,
-) -> int:
-    """Write one row an image to a CSV file, whole or not at all.
-
-    Returns:
-        How many images could not be read.
-    """
-    failed = 0
-    with atomic_path(out) as temporary, open(temporary, "w", newline="", **TEXT) as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in predictor.rows(patients):
-            writer.writerow(row)
-            failed += bool(row["error"])
-            progress(1)
-    return failed

@@ -24,8 +24,10 @@ from boneage.model_folder import export, open_model
 from boneage.networks import devices
 from boneage.networks.training import AgeTask, LocalizerTask
 from boneage.pipeline import open_run, run
-from boneage.predictor import COLUMNS, Patient, Predictor, collect, write_predictions
+from boneage.predictor import Patient, Predictor, collect
+from boneage.readings import COLUMNS
 from boneage.run_folder import read_json
+from boneage.shards import write_predictions
 from boneage.stages.plan import plan_stages
 
 QUIET = Console(quiet=True)
@@ -470,3 +472,19 @@ def test_metrics_file_is_strict_json(finished: Path) -> None:
         raise AssertionError(f"{name} is not JSON")
 
     json.loads((finished / "metrics.json").read_text(), parse_constant=refuse)
+
+
+def test_two_processes_of_torchrun_write_the_table_of_one(finished: Path, tmp_path: Path) -> None:
+    images = finished / "phantom" / "boneage-training-dataset"
+    asked = ["predict", str(images), "--run", str(finished), "--sex", "F", "--out"]
+    # Without the two dashes torchrun would take --run for one of its own options.
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "--"]
+    for start, out in (([sys.executable, "-m"], "one.csv"), (torchrun, "two.csv")):
+        command = [*start, "boneage", *asked, str(tmp_path / out)]
+        script = "import boneage.shards as s; s.SHARD = 16"
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        (tmp_path / "sitecustomize.py").write_text(script)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("60 images, 0 of them not readable") == 1
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
