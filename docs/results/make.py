@@ -123,6 +123,7 @@ def _whole(results: dict[str, Any]) -> str:
     if not results["whole"]:
         return ""
     plan, training = (results["configuration"][name] for name in ("comparison", "training"))
+    rates = plan["rates"]
     frozen = training["backbone"]["frozen"]
     kept = f"which the layers up to stride {frozen} keep, " if frozen else ""
     return f"""
@@ -130,15 +131,15 @@ def _whole(results: dict[str, Any]) -> str:
 
 Some of the best beside L1, each with the settings that it has chosen above:
 `{training["backbone"]["name"]}` from ImageNet weights, {kept}images of {training["size"]} pixels,
-{training["schedule"]["epochs"][0]} epochs. Every loss's rate is the best of {len(plan["rates"])} on the validation images, tried from
-the first seed.
+{training["schedule"]["epochs"][0]} epochs. Every loss's rate is the best of {len(rates)} on the
+validation images, tried from the first seed.
 
 {_losses(results["whole"])}
 
 MAE on the validation images by the rate that training rises to (an error of more than 30 is that of
 one age told for all):
 
-{_rates(results["whole"], plan["rates"])}
+{_rates(results["whole"], rates)}
 
 MAE on the test images of each seed, at the best rate:
 
