@@ -16,7 +16,7 @@ from boneage.config import REGIONS, Backbone, Config, load_config
 from boneage.errors import UserError
 from boneage.networks.backbones import check_backbone
 from boneage.networks.training import check_hardware
-from boneage.run_folder import Stage, atomic_path, read_json, write_json, writing
+from boneage.run_folder import Stage, atomic_path, read_json, remove_drafts, write_json, writing
 from boneage.stages.crop import crop
 from boneage.stages.evaluate import evaluate
 from boneage.stages.localize import find, train_attention
@@ -153,6 +153,7 @@ def open_folder(
     check_hardware(config.hardware)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    remove_drafts(folder)
     data = data_folder(config, folder)
     if config.data is None:
         if config.phantom is None:

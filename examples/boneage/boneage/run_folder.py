@@ -73,6 +73,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def remove_drafts(folder: Path, *, below: bool = False) -> None:
+    """Remove what killed runs left half written in a folder, and if asked for in those below it."""
+    with writing(folder):
+        for path in (folder.rglob if below else folder.glob)(f"{_DRAFT}*"):
+            path.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all."""
     with atomic_path(path) as temporary:
@@ -151,7 +158,7 @@ class Stage:
         """
         if self._marker().get("key") != self.key:
             self._empty()
-        self._remove(path for path in self._entries() if path.name.startswith(_DRAFT))
+        remove_drafts(self.folder, below=True)
         write_json(self / _MARKER, {**_NO_KEY, "key": self.key})
 
     def finish(self, seconds: float) -> None:
