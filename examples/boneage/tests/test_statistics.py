@@ -6,7 +6,13 @@ from scipy import stats
 
 from boneage.data.samples import Samples
 from boneage.stages.controls import median_box_scores
-from boneage.stages.statistics import age_errors, by_group, paired_difference
+from boneage.stages.statistics import (
+    age_errors,
+    by_group,
+    groups,
+    interval_scores,
+    paired_difference,
+)
 
 SAMPLING = {"resamples": 2000, "seed": 0}
 
@@ -52,13 +58,42 @@ def test_pairing_sees_a_small_steady_gain() -> None:
     assert not paired_difference(months, months.copy(), truth, **SAMPLING)["excludes_zero"]
 
 
+def test_intervals_by_hand() -> None:
+    low, high = np.array([0.0, 10.0, 10.0, 50.0]), np.array([5.0, 20.0, 20.0, 52.0])
+    scores = interval_scores(low, high, np.array([5.0, 10.0, 20.5, 51.0]))
+    assert scores["count"] == 4
+    assert scores["coverage"] == 0.75
+    assert scores["width"] == (5 + 10 + 10 + 2) / 4
+    assert interval_scores(low[:0], low[:0], low[:0]) == {"count": 0}
+
+
+@pytest.mark.parametrize(("inside", "count"), [(0, 5), (5, 5), (1, 1), (43, 50), (1300, 1469)])
+def test_coverage_interval_agrees_with_scipy(inside: int, count: int) -> None:
+    truth = np.where(np.arange(count) < inside, 10.0, 99.0)
+    scores = interval_scores(np.full(count, 9.0), np.full(count, 11.0), truth)
+    known = stats.binomtest(inside, count).proportion_ci(0.95, method="wilson")
+    assert scores["coverage_interval"] == pytest.approx([known.low, known.high], abs=1e-6)
+
+
+def test_ages_at_the_bounds_belong_to_the_older_band() -> None:
+    truth = np.array([0.0, 59.9, 60.0, 120.0, 179.0, 180.0, 228.0])
+    masks = groups(truth, truth > 100)
+    bands = {name: truth[mask].tolist() for name, mask in masks.items() if "years" in name}
+    assert bands == {
+        "0-5 years": [0, 59.9],
+        "5-10 years": [60],
+        "10-15 years": [120, 179],
+        "15+ years": [180, 228],
+    }
+
+
 def test_groups_are_complete() -> None:
     months, truth = _ages()
     male = np.arange(len(truth)) % 3 == 0
-    groups = by_group(months, truth, male, **SAMPLING)
-    assert groups["male"]["count"] == 100
-    assert groups["male"]["count"] + groups["female"]["count"] == 300
-    bands = [group["count"] for name, group in groups.items() if "years" in name]
+    errors = by_group(months, truth, male, **SAMPLING)
+    assert errors["male"]["count"] == 100
+    assert errors["male"]["count"] + errors["female"]["count"] == 300
+    bands = [group["count"] for name, group in errors.items() if "years" in name]
     assert sum(bands) == 300
 
 

@@ -10,10 +10,13 @@ from ldlcam import (
     ExpectationLoss,
     LabelDivergenceLoss,
     MeanVarianceLoss,
+    gaussian_labels,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from boneage.config import Training
+
+_OF_LABELS = ("kl", "ldl")
 
 
 def make_loss(name: str, bins: Bins, config: Training) -> nn.Module:
@@ -42,3 +45,18 @@ def make_loss(name: str, bins: Bins, config: Training) -> nn.Module:
     if name == "expectation":
         return ExpectationLoss(bins)
     return ExpectationLDLLoss(bins, config.sigma, config.weight)
+
+
+def make_labels(name: str, months: Tensor, bins: Bins, config: Training) -> Tensor | None:
+    """The label distributions (N, K) that a network is to learn with the loss of that name.
+
+    Args:
+        name: One of `boneage.config.LOSSES`.
+        months: True ages (N,).
+        bins: The K bins of the distributions.
+        config: The settings of the losses.
+
+    Returns:
+        Probabilities, or None for a loss that has the age itself as its target.
+    """
+    return gaussian_labels(months, bins, config.sigma) if name in _OF_LABELS else None

@@ -11,17 +11,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from ldlcam import pointing_game
+from ldlcam import LabelDistribution, expected_calibration_error, mean_crps, pointing_game
 
 from boneage import phantom
 from boneage.config import REGIONS, TRUTH, Config
 from boneage.data import splits
 from boneage.data.samples import Samples
+from boneage.networks.bins import make_bins
+from boneage.networks.reading import Calibration
+from boneage.networks.regressor import as_distribution
+from boneage.networks.storage import load_network
 from boneage.run_folder import Stage, atomic_path, read_array, read_arrays, read_json, write_json
 from boneage.stages.controls import median_box_scores
 from boneage.stages.localize import Found
 from boneage.stages.plan import RunStages
-from boneage.stages.statistics import age_errors, by_group, paired_difference
+from boneage.stages.statistics import (
+    age_errors,
+    by_group,
+    groups,
+    interval_scores,
+    paired_difference,
+)
 
 _PACKAGES = ("ldlcam", "boneage", "torch", "timm", "lightning", "numpy")
 
@@ -119,12 +129,17 @@ def _ages(config: Config, samples: Samples, told: dict[str, Stage]) -> dict[str,
     predicted = {name: test_predictions(stage, rows) for name, stage in told.items()}
     models = {}
     for name, values in predicted.items():
-        inside = (truth >= values["low"]) & (truth <= values["high"])
+        intervals = _intervals(values["low"], values["high"], truth, male)
         models[name] = {
             "test": age_errors(values["months"], truth, **sampling),
             "test_by_group": by_group(values["months"], truth, male, **sampling),
             "test_wrong_sex_mae": float(np.abs(values["other_sex_months"] - truth).mean()),
-            "coverage90": float(inside.mean()) if np.isfinite(values["low"]).all() else None,
+            "coverage90": intervals["all"]["coverage"] if intervals else None,
+            "intervals90": intervals,
+            "distributions": {
+                state: _distribution_scores(distributions, truth)
+                for state, distributions in test_distributions(config, told[name], rows).items()
+            },
             "validation_mae": read_json(told[name] / "reading.json")["validation_mae"],
         }
     learn = samples.months[samples.rows(splits.TRAIN)]
@@ -139,6 +154,27 @@ def _ages(config: Config, samples: Samples, told: dict[str, Stage]) -> dict[str,
         "models": models,
         "constant": age_errors(constant, truth, **sampling),
         "comparisons": comparisons,
+    }
+
+
+def _intervals(
+    low: np.ndarray, high: np.ndarray, truth: np.ndarray, male: np.ndarray
+) -> dict[str, Any] | None:
+    """Scores of 90% intervals, of all images and by group; None of a model that tells none."""
+    if not np.isfinite(low).all():
+        return None
+    masks = {"all": np.ones(len(truth), dtype=bool)} | groups(truth, male)
+    return {
+        name: interval_scores(low[mask], high[mask], truth[mask]) for name, mask in masks.items()
+    }
+
+
+def _distribution_scores(predicted: LabelDistribution, truth: np.ndarray) -> dict[str, float]:
+    target = torch.from_numpy(truth)
+    return {
+        "crps": float(mean_crps(predicted, target)),
+        "ece": float(expected_calibration_error(predicted, target)),
+        "sd": float(predicted.stddev.mean()),
     }
 
 
@@ -158,6 +194,28 @@ def test_predictions(stage: Stage, rows: np.ndarray) -> dict[str, np.ndarray]:
     predicted = read_arrays(stage / "predictions.npz")
     index = np.searchsorted(predicted.pop("rows"), rows)
     return {name: values[index] for name, values in predicted.items()}
+
+
+def test_distributions(
+    config: Config, stage: Stage, rows: np.ndarray
+) -> dict[str, LabelDistribution]:
+    """What a model says of the given rows as distributions over the ages.
+
+    Returns:
+        The distributions by their state: `"as trained"`, and `"corrected"` if the configuration
+        asks for a correction of them. Of a model that tells single ages, none.
+    """
+    index = np.searchsorted(read_arrays(stage / "predictions.npz")["rows"], rows)
+    outputs = torch.from_numpy(read_arrays(stage / "outputs.npz")["outputs"][index])
+    if outputs.ndim == 1:
+        return {}
+    bins = make_bins(config.bins)
+    states = {"as trained": as_distribution(outputs, bins)}
+    if config.reading.temperature or config.reading.bias:
+        calibration = Calibration(config.reading, bins)
+        load_network(calibration, stage / "calibration.safetensors")
+        states["corrected"] = calibration.distribution(outputs)
+    return states
 
 
 def _floors(config: Config, localization: dict[str, Any]) -> dict[str, float]:

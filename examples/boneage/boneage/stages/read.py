@@ -39,7 +39,7 @@ def read_model(
     network = load_model(config, model, trained / "network.safetensors")
     outputs = ask_all(network, images, config.reading)
     images.sex = -images.sex
-    _write(config, stage, samples, outputs, ask_all(network, images, config.reading))
+    write_ages(config, stage, samples, outputs, ask_all(network, images, config.reading))
 
 
 def read_ensemble(
@@ -50,7 +50,7 @@ def read_ensemble(
     outputs, other = (
         mix([torch.from_numpy(arrays[name]) for arrays in said]) for name in ("outputs", "other")
     )
-    _write(config, stage, Samples.load(prepared.folder), outputs, other)
+    write_ages(config, stage, Samples.load(prepared.folder), outputs, other)
 
 
 def told_rows(samples: Samples) -> np.ndarray:
@@ -58,7 +58,9 @@ def told_rows(samples: Samples) -> np.ndarray:
     return np.flatnonzero(samples.parts != splits.TRAIN)
 
 
-def _write(config: Config, stage: Stage, samples: Samples, outputs: Tensor, other: Tensor) -> None:
+def write_ages(
+    config: Config, stage: Stage, samples: Samples, outputs: Tensor, other: Tensor
+) -> None:
     """Write `outputs.npz`, and the ages made of them: `predictions.npz`, `calibration.safetensors`.
 
     Ages are corrected as the validation images ask for it.

@@ -1,6 +1,8 @@
-"""Errors with bootstrap intervals, and paired comparisons over the same images."""
+"""Errors with bootstrap intervals, paired comparisons over the same images, and coverage."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from ldlcam import (
 from torch import Tensor
 
 AGE_BANDS = ((0, 60), (60, 120), (120, 180), (180, 10_000))
+
+_NORMAL_95 = 1.959964
 
 
 def age_errors(
@@ -79,18 +83,54 @@ def paired_difference(
     }
 
 
+def interval_scores(low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> dict[str, object]:
+    """How often intervals hold the true age, and how wide they are.
+
+    Args:
+        low: Lower ends (N,), in months.
+        high: Upper ends (N,), in months.
+        truth: True ages (N,), in months.
+
+    Returns:
+        The share of ages inside, its 95% Wilson interval (which, unlike a bootstrap's, is no point
+        where all ages are inside), and the mean width; for no images at all, only their count.
+    """
+    if len(truth) == 0:
+        return {"count": 0}
+    share = float(((truth >= low) & (truth <= high)).mean())
+    return {
+        "count": len(truth),
+        "coverage": share,
+        "coverage_interval": _wilson(share, len(truth)),
+        "width": float((high - low).mean()),
+    }
+
+
 def by_group(
     months: np.ndarray, truth: np.ndarray, male: np.ndarray, *, resamples: int, seed: int
 ) -> dict[str, dict[str, object]]:
     """`age_errors` by sex and by age band."""
-    groups = {"male": male, "female": ~male}
-    for low, high in AGE_BANDS:
-        name = f"{low // 12}-{high // 12} years" if high < 1000 else f"{low // 12}+ years"
-        groups[name] = (truth >= low) & (truth < high)
     return {
         name: age_errors(months[mask], truth[mask], resamples=resamples, seed=seed)
-        for name, mask in groups.items()
+        for name, mask in groups(truth, male).items()
     }
+
+
+def groups(truth: np.ndarray, male: np.ndarray) -> dict[str, np.ndarray]:
+    """Which of the images belong to each sex and to each age band: masks (N,) by name."""
+    masks = {"male": male, "female": ~male}
+    for low, high in AGE_BANDS:
+        name = f"{low // 12}-{high // 12} years" if high < 1000 else f"{low // 12}+ years"
+        masks[name] = (truth >= low) & (truth < high)
+    return masks
+
+
+def _wilson(share: float, count: int) -> list[float]:
+    """95% interval of a share of so many; Wilson, JASA 1927."""
+    weight = _NORMAL_95**2 / count
+    middle = (share + weight / 2) / (1 + weight)
+    reach = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
+    return [max(middle - reach, 0.0), min(middle + reach, 1.0)]
 
 
 def _tensors(*ages: np.ndarray) -> list[Tensor]:
