@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from hypothesis import settings
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+if TYPE_CHECKING:
+    from report_run import Run
 
 settings.register_profile("boneage", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("boneage")
@@ -101,6 +105,38 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
         path.with_name(f".draft-full{path.suffix}").symlink_to("/dev/full")
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    from report_run import make_run
+
+    return make_run(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A data set without annotated boxes and, being no phantom, without floors."""
+    from report_run import make_run
+
+    return make_run(tmp_path_factory.mktemp("plain"), boxed=False, data=Path("/nowhere/hands"))
+
+
+@pytest.fixture(scope="session")
+def corrected_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose distributions are corrected, with conformal intervals and an ensemble."""
+    from report_run import make_run
+
+    reading = "{temperature: true, bias: true, conformal: true, ensembles: {E: [O, H+R1+R2]}}"
+    return make_run(tmp_path_factory.mktemp("corrected"), changes=(f"reading={reading}",))
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of everything else: figures take most of the time."""
+    from boneage.report import drawing
+
+    monkeypatch.setattr(drawing, "_render", lambda make, ink, size: "data:,")
 
 
 def left_in(folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.networks.regions import erase_region
 from boneage.report.pictures import grey_picture, heat_picture
-from boneage.report.wording import ANNOTATED, FOUND
+from boneage.report.wording import ANNOTATED, FOUND, sex
 from boneage.run_folder import read_array
 from boneage.stages.crop import crop_path
 from boneage.stages.evaluate import test_predictions
@@ -93,10 +93,11 @@ def annotated_rows(samples: Samples, count: int) -> np.ndarray:
 def by_error(
     rows: np.ndarray, samples: Samples, stage: Any, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows with a model's largest and its smallest errors, the extremes first."""
+    """The rows with a model's largest and its smallest errors, the extremes first; none is both."""
     error = np.abs(test_predictions(stage, rows)["months"] - samples.months[rows])
     order = rows[np.argsort(error, kind="stable")]
-    return order[::-1][:count], order[:count]
+    half = len(order) // 2
+    return order[half:][::-1][:count], order[:half][:count]
 
 
 def gather(
@@ -120,7 +121,7 @@ def gather(
         cases.append(
             Case(
                 id=samples.ids[row],
-                sex="boy" if samples.male[row] else "girl",
+                sex=sex(samples.male[row]),
                 months=months,
                 at=_on_ruler(months, config),
                 width=width,

@@ -6,8 +6,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from boneage.report import wording
 
-_FORMS = (wording.number, wording.percent, wording.interval, wording.duration, wording.division)
-_SENTENCES = (wording.landing, wording.centres, wording.comparison)
+_FORMS = (
+    wording.number,
+    wording.signed,
+    wording.percent,
+    wording.interval,
+    wording.age,
+    wording.duration,
+    wording.division,
+)
+_SENTENCES = (
+    wording.landing,
+    wording.centres,
+    wording.comparison,
+    wording.what_it_is,
+    wording.correction,
+    wording.origin,
+)
 
 
 def templates(*, autoescape: bool) -> Environment:

@@ -1,51 +1,18 @@
-"""The figures of the page, each drawn for a light and for a dark background."""
+"""Figures of regions and of ages."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from boneage.report.pictures import data_uri
+from boneage.report.drawing import POINT, Ink, Picture, draw, legend
 from boneage.report.placement import Placement
 from boneage.report.tables import SweepRow
 from boneage.report.wording import ANNOTATED, FOUND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_WIDTH, _HEIGHT = 4.4, 3.1
-_DOTS_PER_INCH = 180
-_POINT = 9.0
-
-
-@dataclass(frozen=True)
-class Ink:
-    """The colours of one scheme; blue, orange and purple are told apart by the colour-blind too."""
-
-    text: str
-    rule: str
-    hand: str
-    region1: str
-    region2: str
-
-
-_LIGHT = Ink(text="#1c2126", rule="#c9ced4", hand="#0072b2", region1="#c65200", region2="#9b3f83")
-_DARK = Ink(text="#e4e7ea", rule="#4a5159", hand="#56b4e9", region1="#f0a030", region2="#e29acb")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One figure in both schemes, its size in CSS pixels, and words for who cannot see it."""
-
-    light: str
-    dark: str
-    width: int
-    height: int
-    alt: str
 
 
 def sweep_figure(thresholds: list[float], rows: list[SweepRow], score: str, label: str) -> Picture:
@@ -58,7 +25,7 @@ def sweep_figure(thresholds: list[float], rows: list[SweepRow], score: str, labe
         label: The score, in words.
     """
 
-    def draw(axes: Axes, ink: Ink) -> None:
+    def plot(axes: Axes, ink: Ink) -> None:
         for row in rows:
             pair = row.pair
             values = [np.nan if cell is None else cell[score] for cell in row.cells]
@@ -78,20 +45,20 @@ def sweep_figure(thresholds: list[float], rows: list[SweepRow], score: str, labe
                 markersize=5,
             )
         axes.set(xlabel="threshold (share of the map's maximum)", ylabel=label, ylim=(-0.02, 1.02))
-        _legend(axes, ink)
+        legend(axes)
 
     best = ", ".join(
         f"{row.pair.found} and {row.pair.annotated} {row.pair.scores[score]:.2f} "
         f"at {row.pair.scores['threshold']:g}"
         for row in rows
     )
-    return _draw(draw, f"Curves of {label} over the threshold; at the chosen ones: {best}.")
+    return draw(plot, f"Curves of {label} over the threshold; at the chosen ones: {best}.")
 
 
 def placement_figure(placement: Placement) -> Picture:
     """Centres of the found regions over the outlines of the annotated ones."""
 
-    def draw(axes: Axes, ink: Ink) -> None:
+    def plot(axes: Axes, ink: Ink) -> None:
         from matplotlib.patches import Rectangle
 
         for at, (name, (width, height)) in enumerate(placement.outlines.items()):
@@ -111,7 +78,7 @@ def placement_figure(placement: Placement) -> Picture:
                 at + height / 2,
                 f"{ANNOTATED[name]} ",
                 color=ink.text,
-                fontsize=_POINT - 1,
+                fontsize=POINT - 1,
                 ha="right",
                 va="bottom",
             )
@@ -128,10 +95,10 @@ def placement_figure(placement: Placement) -> Picture:
             )
         axes.set(xlabel="across the hand", ylabel="wrist to knuckles", aspect="equal")
         axes.margins(0.15)
-        _legend(axes, ink)
+        legend(axes)
 
-    return _draw(
-        draw,
+    return draw(
+        plot,
         "Centres of the found regions, drawn over the outlines of wrist and metacarpals.",
         height=4.0,
     )
@@ -156,7 +123,7 @@ def age_error_figure(
         reach: How far the scale of errors goes to either side of 0, in months.
     """
 
-    def draw(axes: Axes, ink: Ink) -> None:
+    def plot(axes: Axes, ink: Ink) -> None:
         axes.axhline(0, color=ink.text, linewidth=0.8)
         for name, mask, color, marker in (
             ("boys", male, ink.hand, "o"),
@@ -176,11 +143,11 @@ def age_error_figure(
         axes.plot(ages, medians, color=ink.text, linewidth=1.6, label="median")
         axes.set(xlabel="true age (years)", ylabel="error (months)", ylim=(-reach, reach))
         axes.xaxis.get_major_locator().set_params(integer=True)
-        _legend(axes, ink, columns=3)
+        legend(axes, columns=3)
 
     middle = np.median(error)
-    return _draw(
-        draw, f"Scatter of {model}'s errors over the true age; median {middle:+.1f} months."
+    return draw(
+        plot, f"Scatter of {model}'s errors over the true age; median {middle:+.1f} months."
     )
 
 
@@ -195,7 +162,7 @@ def bland_altman_figure(model: str, error: np.ndarray, truth: np.ndarray, reach:
     """
     low, bias, high = agreement(error)
 
-    def draw(axes: Axes, ink: Ink) -> None:
+    def plot(axes: Axes, ink: Ink) -> None:
         axes.scatter(
             (truth + error / 2) / 12,
             error,
@@ -213,7 +180,7 @@ def bland_altman_figure(model: str, error: np.ndarray, truth: np.ndarray, reach:
                 xytext=(3, 0),
                 textcoords="offset points",
                 color=ink.text,
-                fontsize=_POINT - 1,
+                fontsize=POINT - 1,
                 va="center",
             )
         axes.set(
@@ -223,8 +190,8 @@ def bland_altman_figure(model: str, error: np.ndarray, truth: np.ndarray, reach:
         )
         axes.xaxis.get_major_locator().set_params(integer=True)
 
-    return _draw(
-        draw,
+    return draw(
+        plot,
         f"Bland-Altman plot of {model}: bias {bias:+.1f} months, limits of agreement "
         f"{low:+.1f} and {high:+.1f} months.",
     )
@@ -241,44 +208,3 @@ def _running_median(
 
 def _dot(count: int) -> float:
     return 14 if count < 500 else 6
-
-
-def _draw(draw: Callable[[Axes, Ink], None], alt: str, height: float = _HEIGHT) -> Picture:
-    light, dark = (_render(draw, ink, height) for ink in (_LIGHT, _DARK))
-    return Picture(light, dark, round(100 * _WIDTH), round(100 * height), alt)
-
-
-def _render(draw: Callable[[Axes, Ink], None], ink: Ink, height: float) -> str:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    draw(axes, ink)
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(ink.rule)
-    axes.tick_params(colors=ink.text, color=ink.rule, labelsize=_POINT)
-    axes.xaxis.label.set(color=ink.text, fontsize=_POINT)
-    axes.yaxis.label.set(color=ink.text, fontsize=_POINT)
-    axes.grid(color=ink.rule, linewidth=0.5, alpha=0.6)
-    axes.set_axisbelow(True)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", transparent=True)
-    return data_uri(file.getvalue())
-
-
-def _legend(axes: Axes, ink: Ink, columns: int = 2) -> None:
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns,
-        frameon=False,
-        borderaxespad=0.2,
-        fontsize=_POINT - 1,
-        labelcolor=ink.text,
-        columnspacing=1.2,
-        handletextpad=0.5,
-    )

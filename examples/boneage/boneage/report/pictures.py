@@ -11,11 +11,13 @@ from PIL import Image
 _LONGEST = 256
 _HEAT_SIDE = 96
 _HEAT_OPACITY = 0.8
+_COLOURS = 256
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG file as an address that holds the file itself."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def drawn_picture(png: bytes) -> str:
+    """A drawing as a picture of a palette of colours, which makes it a third as large."""
+    palette = Image.open(io.BytesIO(png)).quantize(_COLOURS, Image.Quantize.FASTOCTREE)
+    return _encode(palette)
 
 
 def grey_picture(pixels: np.ndarray) -> str:
@@ -39,4 +41,4 @@ def heat_picture(heatmap: np.ndarray) -> str:
 def _encode(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
-    return data_uri(file.getvalue())
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -109,6 +109,12 @@ def groups(metrics: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     return {name: [model[name] for model in models] for name in models[0]} if models else {}
 
 
+def intervals(metrics: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """By model that tells 90% intervals: their scores by group of patients, of all first."""
+    models = metrics["ages"]["models"]
+    return {name: model["intervals90"] for name, model in models.items() if model["intervals90"]}
+
+
 def comparisons(metrics: Mapping[str, Any]) -> list[Comparison]:
     """Every two models, in the models' order."""
     known = metrics["ages"]["comparisons"]

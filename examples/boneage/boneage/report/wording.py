@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boneage.config import Model, Reading
 
 FOUND = {"hand": "Hand", "region1": "Region 1", "region2": "Region 2"}
 ANNOTATED = {"Hand": "hand", "Wrist": "wrist (carpals)", "Metacarpal": "metacarpals"}
@@ -15,8 +18,20 @@ PARTS = {
     "boxes-choose": "with boxes to choose thresholds by",
     "boxes-score": "with boxes to score regions by",
 }
-GROUPS = {"male": "boys", "female": "girls"}
+GROUPS = {"all": "all", "male": "boys", "female": "girls"}
 NOTHING = "—"
+
+_SEEN = {"whole": "whole image", "hand": "hand", "region1": "Region 1", "region2": "Region 2"}
+_LOSSES = {
+    "l1": "L1",
+    "l2": "L2",
+    "cross-entropy": "cross-entropy",
+    "kl": "divergence from a label distribution",
+    "mean-variance": "mean-variance",
+    "crps": "CRPS",
+    "expectation": "expectation",
+    "ldl": "expectation and label distribution",
+}
 
 _SUBJECT = {**FOUND, "hand": "The hand region"}
 
@@ -32,6 +47,12 @@ def number(value: float | None, digits: int = 1) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """A figure with its sign, as of errors."""
+    text = number(value, digits)
+    return text if text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
 def percent(share: float | None) -> str:
     """A share from 0 to 1 in whole percent."""
     return NOTHING if share is None or not math.isfinite(share) else f"{100 * share:.0f}%"
@@ -45,6 +66,18 @@ def interval(bounds: Sequence[float] | None, digits: int = 1) -> str:
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
+def age(months: float) -> str:
+    """An age in months, and in years and months as radiologists write it."""
+    years, rest = divmod(round(months), 12)
+    short = f"{years} y {rest} m".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{months:g} months ({short})"
+
+
+def sex(male: bool) -> str:
+    """A child of that sex."""
+    return "boy" if male else "girl"
+
+
 def division(parts: Mapping[str, int]) -> str:
     """How the images of a data set are divided among their uses."""
     return ", ".join(f"{parts[part]} {use}" for part, use in PARTS.items() if part in parts)
@@ -52,12 +85,50 @@ def division(parts: Mapping[str, int]) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as hours, minutes and seconds, as coarse as they are long."""
+    if seconds < 1:
+        return "under 1 s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def what_it_is(members: Sequence[Model]) -> str:
+    """What a model sees and learned by, or which models' answers are mixed."""
+    if len(members) > 1:
+        return f"{', '.join(member.name for member in members)}, mixed"
+    (model,) = members
+    seen = ", ".join(_SEEN[region] for region in model.regions)
+    seed = "" if model.seed is None else f"; seed {model.seed}"
+    return f"{seen}; loss: {_LOSSES[model.loss]}{seed}"
+
+
+def correction(reading: Reading) -> str:
+    """What was fitted to correct the distributions."""
+    fitted = {
+        "their width by a temperature": reading.temperature,
+        "their place by a straight line": reading.bias,
+    }
+    asked = [what for what, wanted in fitted.items() if wanted]
+    if not asked:
+        return "The distributions are as the networks give them: no correction was fitted."
+    return f"The distributions were corrected on the validation images: {' and '.join(asked)}."
+
+
+def origin(reading: Reading) -> str:
+    """Where the 90% intervals come from."""
+    if reading.conformal:
+        return (
+            "The 90% intervals are conformal: widened or narrowed by one margin for all images, "
+            "such that 90% of the validation images' ages lie inside. The same images chose when "
+            "training was best, so of others the intervals may hold a little less."
+        )
+    return (
+        "The 90% intervals are those of the distributions, which leave out 5% of the probability "
+        "at either end; no conformal margin was fitted."
+    )
 
 
 def landing(region: str, scores: Mapping[str, Any]) -> str:

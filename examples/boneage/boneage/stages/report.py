@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import yaml
 from boneage.config import REGIONS, Config
 from boneage.data import splits
 from boneage.data.samples import Samples
-from boneage.report import cases, figures, tables, wording
+from boneage.report import cases, certainty, dataset, figures, listing, tables, wording
 from boneage.report.environment import templates
 from boneage.report.placement import Placement, place
 from boneage.run_folder import atomic_path
@@ -40,21 +43,32 @@ def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[
     samples = Samples.load(stages.prepared.folder)
     found = {region: Found.load(stages.regions[region]) for region in REGIONS}
     placement = place(samples, found)
+    trained = metrics["ages"]["models"]
+    # Chosen on validation images, as every choice is.
+    by_validation = sorted(trained, key=lambda name: trained[name]["validation_mae"])
     template = templates(autoescape=True).get_template("page.html")
     page = template.render(
         metrics=metrics,
+        chosen=by_validation[0],
+        members={name: config.members(name) for name in trained},
+        reading=config.reading,
+        seeds=_seeds(config),
         found_names=wording.FOUND,
         group_names=wording.GROUPS,
         overlaps=tables.overlaps(metrics),
         ages=tables.ages(metrics),
         groups=tables.groups(metrics),
+        intervals=tables.intervals(metrics),
         comparisons=tables.comparisons(metrics),
         placement=placement,
         quality=_quality(samples, found),
+        parts_of_data=dataset.describe(samples),
+        image_sizes=dataset.image_sizes(samples),
         configuration=yaml.safe_dump(metrics["configuration"], sort_keys=False),
-        **_images(config, samples, stages, found, metrics),
+        **_script(),
+        **_images(config, samples, stages, found, by_validation[0]),
         **_localization_figures(metrics, placement),
-        **_age_figures(samples, stages),
+        **_ages(config, samples, stages, metrics, by_validation),
     )
     path = folder / "report.html"
     with atomic_path(path) as temporary:
@@ -63,29 +77,43 @@ def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[
     return path
 
 
+def _script() -> dict[str, str]:
+    """The page's own script, and its fingerprint: the browser is to run no other."""
+    script = (resources.files("boneage") / "report/templates/sort.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": script, "script_digest": f"sha256-{digest}"}
+
+
+def _seeds(config: Config) -> dict[str, int]:
+    """All seeds that decided anything, by what they decided."""
+    seeds = {"networks and bootstrap": config.seed, "split": config.split.seed}
+    if config.data is None and config.phantom is not None:
+        seeds["phantom"] = config.phantom.seed
+    own = {model.name: model.seed for model in config.training.models}
+    return seeds | {f"model {name}": seed for name, seed in own.items() if seed is not None}
+
+
 def _images(
     config: Config,
     samples: Samples,
     stages: RunStages,
     found: Mapping[str, Found],
-    metrics: Mapping[str, Any],
+    model: str,
 ) -> dict[str, Any]:
     """The single images: some of all ages, some with annotated boxes, the worst and the best."""
     test = samples.rows(splits.TEST)
-    trained = metrics["ages"]["models"]
-    # Chosen on validation images, as every choice is.
-    judge = min(trained, key=lambda name: trained[name]["validation_mae"])
-    worst, best = cases.by_error(test, samples, stages.ages[judge], _EXTREMES)
-    chosen = {
+    worst, best = cases.by_error(test, samples, stages.ages[model], _EXTREMES)
+    shown = {
         "samples": cases.evenly_by_age(test, samples, _SAMPLES),
         "annotated": cases.annotated_rows(samples, _ANNOTATED),
         "worst": worst,
         "best": best,
     }
-    shown = {
-        name: cases.gather(rows, config, samples, stages, found) for name, rows in chosen.items()
+    return {
+        "cases": {
+            name: cases.gather(rows, config, samples, stages, found) for name, rows in shown.items()
+        }
     }
-    return {"judge": judge, "cases": shown}
 
 
 def _localization_figures(
@@ -101,16 +129,25 @@ def _localization_figures(
     }
 
 
-def _age_figures(samples: Samples, stages: RunStages) -> dict[str, Any]:
+def _ages(
+    config: Config,
+    samples: Samples,
+    stages: RunStages,
+    metrics: dict[str, Any],
+    by_validation: list[str],
+) -> dict[str, Any]:
+    """What was said of all test images: figures of errors and of certainty, and every reading."""
     rows = samples.rows(splits.TEST)
     truth, male = samples.months[rows].astype(np.float64), samples.male[rows]
-    errors = {
-        name: test_predictions(stage, rows)["months"] - truth for name, stage in stages.ages.items()
-    }
+    predicted = {name: test_predictions(stage, rows) for name, stage in stages.ages.items()}
+    errors = {name: values["months"] - truth for name, values in predicted.items()}
     reach = 1.05 * max(
         float(np.abs([error.min(), error.max(), *figures.agreement(error)]).max())
         for error in errors.values()
     )
+    trust = certainty.trust(config, stages, truth, rows, metrics)
+    reader = next((name for name in by_validation if name in trust), None)
+    few = cases.evenly_by_age(rows, samples, _SAMPLES)
     return {
         "age_figures": {
             name: (
@@ -118,7 +155,12 @@ def _age_figures(samples: Samples, stages: RunStages) -> dict[str, Any]:
                 figures.bland_altman_figure(name, error, truth, reach),
             )
             for name, error in errors.items()
-        }
+        },
+        "trust": trust,
+        "single": [name for name in by_validation if name not in trust],
+        "learned": reader and certainty.learned(reader, config, stages, samples, few),
+        "image_rows": listing.image_rows(rows, samples, predicted, by_validation[0]),
+        "models_in_order": listing.chosen_first(predicted, by_validation[0]),
     }
 
 
