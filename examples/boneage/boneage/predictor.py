@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from ldlcam import Regions
 from torch import Tensor
 
-from boneage.config import REGIONS, Config, Localizer, Model
+from boneage.config import REGIONS, Localizer
 from boneage.data.cache import render
 from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
@@ -27,13 +27,12 @@ from boneage.networks.reading import Calibration, ask
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.regressor import mix
 from boneage.networks.storage import load_network
+from boneage.readings import COLUMNS, Box, Reading, table_row
 from boneage.run_folder import TEXT, atomic_path
 from boneage.stages.read import load_model
 
 _BATCH = 16
 _SEX = {True: 1.0, False: -1.0, None: 0.0}
-_BOX_COLUMNS = [f"{region}_{corner}" for region in REGIONS for corner in ("x1", "y1", "x2", "y2")]
-COLUMNS = ("path", "sex", "months", "sd", "p5", "p95", "entropy", *_BOX_COLUMNS, "flags", "error")
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Patient:
 
 
 class Predictor:
-    """The networks of one trained model, as one step from image files to rows of a table."""
+    """The networks of one trained model, from image files to readings, and to rows."""
 
     def __init__(self, model: TrainedModel):
         config, plan = model.config, model.config.localization
@@ -75,45 +74,65 @@ class Predictor:
         errors: dict[int, str] = {}
         for i, patient in enumerate(batch):
             try:
-                film = read_film(patient.path)
+                films[i] = self.film(patient)
             except UserError as error:
                 errors[i] = str(error)
-                continue
-            male = film.male if patient.male is None else patient.male
-            pixels = even_contrast(film.pixels, self.config.contrast)
-            films[i] = film._replace(pixels=pixels, male=male)
-        read = {}
-        if films:
-            names = [image_name(batch[i].path) for i in films]
-            read = dict(zip(films, self._read(names, list(films.values())), strict=True))
+        names = [image_name(batch[i].path) for i in films]
+        readings = dict(zip(films, self.read(names, list(films.values())), strict=True))
         for i, patient in enumerate(batch):
             empty = dict.fromkeys(COLUMNS, "") | {"path": str(patient.path)}
-            yield empty | (read[i] if i in read else {"error": errors[i]})
+            yield empty | (table_row(readings[i]) if i in readings else {"error": errors[i]})
 
-    def _read(self, names: Sequence[str], films: Sequence[Film]) -> Iterator[dict[str, str]]:
+    def film(self, patient: Patient) -> Film:
+        """An image as the networks see it, of even contrast; the patient's sex is the film's.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        film = read_film(patient.path)
+        male = film.male if patient.male is None else patient.male
+        return film._replace(pixels=even_contrast(film.pixels, self.config.contrast), male=male)
+
+    @torch.no_grad()
+    def read(self, names: Sequence[str], films: Sequence[Film]) -> list[Reading]:
+        """Read the ages of films, each by the sex that it has.
+
+        Args:
+            names: The images' names, on which the grey depends that erases Region 1.
+            films: The images, from `film`.
+
+        Returns:
+            A reading of each, in their order.
+        """
+        if not films:
+            return []
         images = [film.pixels for film in films]
         sex = torch.tensor([_SEX[film.male] for film in films])
         regions = self._localize(names, images, sex)
-        outputs = [
-            ask(network, _cut(images, regions, model, self.config), sex, self.config.reading)
-            for model, network in self.networks.items()
+        crops = self._crop(images, regions)
+        outputs = []
+        for model, network in self.networks.items():
+            seen = torch.stack([crops[name] for name in model.regions], dim=1)
+            outputs.append(ask(network, seen, sex, self.config.reading))
+        mixed = mix(outputs)
+        ages = self.calibration(mixed)
+        # What tells single ages has no distribution.
+        distributions = self.calibration.distribution(mixed) if mixed.ndim == 2 else None
+        return [
+            Reading(
+                film=film,
+                months=ages.months[i].item(),
+                sd=ages.sd[i].item(),
+                low=ages.low[i].item(),
+                high=ages.high[i].item(),
+                entropy=ages.entropy[i].item(),
+                distribution=None if distributions is None else distributions[i],
+                boxes={name: _in_file(regions[name].boxes[i].tolist(), film) for name in REGIONS},
+                found={name: bool(regions[name].valid[i]) for name in REGIONS},
+                crops={name: crop[i].numpy() for name, crop in crops.items()},
+            )
+            for i, film in enumerate(films)
         ]
-        ages = self.calibration(mix(outputs))
-        for i, film in enumerate(films):
-            boxes = [_in_file(regions[name].boxes[i].tolist(), film) for name in REGIONS]
-            flags = [f"no-{name}" for name in REGIONS if not regions[name].valid[i]]
-            if film.male is None:
-                flags.append("sex-unknown")
-            if film.mirrored:
-                flags.append("right-hand")
-            # A model without a distribution knows no spread: those cells stay empty.
-            figures = ["" if column[i].isnan() else f"{column[i]:.2f}" for column in ages]
-            yield {
-                "sex": {True: "M", False: "F", None: ""}[film.male],
-                **dict(zip(("months", "sd", "p5", "p95", "entropy"), figures, strict=True)),
-                **dict(zip(_BOX_COLUMNS, chain.from_iterable(boxes), strict=True)),
-                "flags": " ".join(flags),
-            }
 
     def _localize(
         self, names: Sequence[str], images: Sequence[np.ndarray], sex: Tensor
@@ -132,14 +151,26 @@ class Predictor:
             regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
         return regions
 
+    def _crop(
+        self, images: Sequence[np.ndarray], regions: Mapping[str, Regions]
+    ) -> dict[str, Tensor]:
+        """What the age networks see of images: (N, S, S) uint8 for each of their regions."""
+        size = self.config.training.size
+        crops: dict[str, Tensor] = {}
+        for name in dict.fromkeys(name for model in self.networks for name in model.regions):
+            boxes = [None] * len(images) if name == "whole" else regions[name].boxes.numpy()
+            cuts = [
+                render(image, [(size, box)])[0] for image, box in zip(images, boxes, strict=True)
+            ]
+            crops[name] = torch.from_numpy(np.stack(cuts))
+        return crops
 
-def _in_file(box: Sequence[float], film: Film) -> list[str]:
-    """A box's corners as text, in pixels of the image as it lies in its file."""
+
+def _in_file(box: Sequence[float], film: Film) -> Box:
+    """A box in pixels of the image as it lies in its file."""
     x1, y1, x2, y2 = box
-    if film.mirrored:
-        width = film.pixels.shape[1]
-        x1, x2 = width - x2, width - x1
-    return [f"{corner:.1f}" for corner in (x1, y1, x2, y2)]
+    width = film.pixels.shape[1]
+    return (width - x2, y1, width - x1, y2) if film.mirrored else (x1, y1, x2, y2)
 
 
 def collect(paths: Sequence[Path], male: bool | None) -> list[Patient]:
@@ -175,18 +206,3 @@ def write_predictions(
             failed += bool(row["error"])
             progress(1)
     return failed
-
-
-def _cut(
-    images: Sequence[np.ndarray], regions: dict[str, Regions], model: Model, config: Config
-) -> Tensor:
-    """What a model sees of images, (N, R, S, S) uint8: its regions, at the size that it learned."""
-    size = config.training.size
-    crops = [
-        np.stack(render(image, [
-            (size, None if name == "whole" else regions[name].boxes[i].numpy())
-            for name in model.regions
-        ]))
-        for i, image in enumerate(images)
-    ]  # fmt: skip
-    return torch.from_numpy(np.stack(crops))

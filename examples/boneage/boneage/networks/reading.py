@@ -95,15 +95,15 @@ class Calibration(nn.Module):
         if self.reading.temperature and outputs.ndim == 2:
             self.temperature.fit(outputs, months, self.bins)
         if self.reading.bias:
-            self.bias.fit(self._distribution(outputs).mean, months)
+            self.bias.fit(self.distribution(outputs).mean, months)
         if self.reading.conformal:
-            self._intervals(outputs).fit(self._distribution(outputs), months)
+            self._intervals(outputs).fit(self.distribution(outputs), months)
         return self
 
     @torch.no_grad()
     def forward(self, outputs: Tensor) -> AgePrediction:
         """Logits (N, K), or ages (N,) in months -> corrected ages."""
-        ages = self._distribution(outputs)
+        ages = self.distribution(outputs)
         unknown = torch.full_like(ages.mean, torch.nan)
         low, high = unknown, unknown
         if self.reading.conformal:
@@ -116,7 +116,8 @@ class Calibration(nn.Module):
             low, high = ages.interval(_LEVEL)
         return AgePrediction(ages.mean, ages.stddev, low, high, ages.entropy())
 
-    def _distribution(self, outputs: Tensor) -> LabelDistribution:
+    def distribution(self, outputs: Tensor) -> LabelDistribution:
+        """Logits (N, K), or ages (N,) in months -> corrected distributions (N,) over the ages."""
         if outputs.ndim == 1:
             return as_distribution(self.bias(outputs), self.bins)
         # Moving the bins moves the mean, and the intervals with it.
