@@ -55,10 +55,11 @@ class AgeNetwork(nn.Module):
         """As `forward`. An unknown sex was never trained: its answer is that of either, mixed."""
         seen = self._look(images)
         output = self._read(seen, sex)
+        if not self.sex:
+            return output
+        either = mix([self._read(seen, torch.full_like(sex, told)) for told in (1, -1)])
         unknown = sex == 0
-        if self.sex and unknown.any():
-            output[unknown] = mix([self._read(seen[unknown], sex[unknown] + s) for s in (1, -1)])
-        return output
+        return torch.where(unknown[:, None] if output.ndim == 2 else unknown, either, output)
 
     def _cells(self, size: int) -> int:
         training = self.features.training
