@@ -13,6 +13,10 @@ from hypothesis import settings
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from rich.console import Console
+
+from boneage.config import Config, load_config
+from boneage.pipeline import run
 
 settings.register_profile("boneage", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("boneage")
@@ -101,6 +105,19 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
         path.with_name(f".draft-full{path.suffix}").symlink_to("/dev/full")
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def smoke() -> Config:
+    return load_config("smoke")
+
+
+@pytest.fixture(scope="session")
+def finished(smoke: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run at the smallest size; tests that write into one copy it."""
+    folder = tmp_path_factory.mktemp("run") / "smoke"
+    run(smoke, folder, Console(quiet=True))
+    return folder
 
 
 def left_in(folder: Path) -> list[str]:
