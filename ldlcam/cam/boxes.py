@@ -254,7 +254,8 @@ def size_tensor(size: Size, name: str, like: Tensor) -> Tensor:
     if isinstance(size, Tensor):
         check_tensor(name, size, "N 2", "real", N=like.shape[0])
         return size.to(like)
-    return like.new_tensor((check_size(name, size),))
+    # Not a tensor of the pair: sides that a compiler leaves open would be closed.
+    return torch.stack([like.new_full((1,), side) for side in check_size(name, size)], 1)
 
 
 def _width_height(size: Size, name: str, like: Tensor) -> Tensor:

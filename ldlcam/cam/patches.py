@@ -150,7 +150,7 @@ _TINY = 1e-20
 
 def _bent_half(bend: Tensor) -> Tensor:
     """Integral of (1 - z) / (1 - (1 - bend) z) over z from 0 to 1: 1/2 for a straight line."""
-    bend = bend.clamp(0, 1e9)
+    bend = bend.clamp(0.0, 1e9)
     rest = 1 - bend
     series = torch.zeros_like(rest)
     for order in reversed(range(14)):

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldlcam.cam import CAMHead, crop_and_resize, levelset_boxes, trim_heatmaps
+from ldlcam.cam import (
+    CAMHead,
+    clip_boxes,
+    crop_and_resize,
+    fill_boxes,
+    levelset_boxes,
+    pad_boxes,
+    trim_heatmaps,
+)
 
 
 class Finder(nn.Module):
@@ -61,6 +69,32 @@ def test_exports_for_any_number_of_images(finder: Finder, images: Tensor) -> Non
     more = torch.rand(7, 1, 73, 57)
     with torch.no_grad():
         close(program.module()(more), finder(more))
+
+
+class AnySize(Finder):
+    """Looks at small versions of images of any size, and answers in pixels of the images."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (N, 1, H, W) -> boxes (N, 4), validity (N,), crops (N, 1, 16, 16)."""
+        small = crop_and_resize(images, images.new_zeros(len(images), 4), (73, 57))
+        heatmaps = trim_heatmaps(self.head.heatmaps(self.features(small)), 8)
+        size = (images.shape[2], images.shape[3])
+        boxes, valid = levelset_boxes(heatmaps, 0.6, size, component=self.component)
+        boxes = clip_boxes(pad_boxes(boxes, 0.1), size)
+        return boxes, valid, crop_and_resize(images, fill_boxes(boxes, size), (16, 16))
+
+
+@pytest.mark.parametrize("component", ["peak", "largest"])
+def test_exports_for_images_of_any_size(component: str) -> None:
+    torch.manual_seed(3)
+    finder = AnySize(component).eval()
+    sides = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+    images = torch.rand(2, 1, 90, 131)
+    program = torch.export.export(finder, (images,), dynamic_shapes=(sides,), strict=False)
+    for size in ((90, 131), (131, 90), (8, 300), (401, 33)):
+        other = torch.rand(2, 1, *size)
+        with torch.no_grad():
+            close(program.module()(other), finder(other))
 
 
 def test_what_the_crop_wants_reaches_the_backbone(finder: Finder, images: Tensor) -> None:

@@ -139,6 +139,28 @@ def export(
     console.print(f"model: {escape(str(folder))}")
 
 
+@app.command("export-onnx")
+def export_onnx(
+    file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    run: Annotated[
+        Path, typer.Option(help="The folder of a finished run, or a model folder.")
+    ] = Path("runs/demo"),
+    model: Annotated[
+        str | None, typer.Option(help="Which model or ensemble (default: the last one).")
+    ] = None,
+) -> None:
+    """Write a trained model as one ONNX file, from image to age and regions, and check it."""
+    from boneage.onnx import export as onnx
+
+    with console.status("writing the graph and checking it (a minute or two)"):
+        differences = onnx.export_onnx(run, file, model)
+    console.print(
+        "largest differences from the predictor on drawn radiographs: "
+        + ", ".join(f"{name} {difference:.2g}" for name, difference in differences.items())
+    )
+    console.print(f"graph: {escape(str(file))}")
+
+
 @app.command()
 def losses(
     out: Out = Path("runs/losses"),

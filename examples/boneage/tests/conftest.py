@@ -14,6 +14,10 @@ from hypothesis import settings
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from rich.console import Console
+
+from boneage.config import Config, load_config
+from boneage.pipeline import run
 
 if TYPE_CHECKING:
     from report_run import Run
@@ -137,6 +141,19 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     from boneage.report import drawing
 
     monkeypatch.setattr(drawing, "_render", lambda make, ink, size: "data:,")
+
+
+@pytest.fixture(scope="session")
+def smoke() -> Config:
+    return load_config("smoke")
+
+
+@pytest.fixture(scope="session")
+def finished(smoke: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run at the smallest size; tests that write into one copy it."""
+    folder = tmp_path_factory.mktemp("run") / "smoke"
+    run(smoke, folder, Console(quiet=True))
+    return folder
 
 
 def left_in(folder: Path) -> list[str]:

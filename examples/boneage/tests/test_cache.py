@@ -58,6 +58,20 @@ def test_an_image_of_that_size_is_copied() -> None:
     np.testing.assert_array_equal(cut, image)
 
 
+def test_what_lies_midway_between_two_greys_is_rounded_up() -> None:
+    """At half the size the sums are whole 64ths of greys, and some of them lie midway."""
+    image = noise(4, 128, 128)
+    (cut,) = render(image / np.float32(255), [(64, None)])
+    sums = image.astype(np.int64)
+    for axis in (0, 1):
+        first, second, third, fourth = (
+            sums.take(np.arange(start, start + 124, 2), axis=axis) for start in (1, 2, 3, 4)
+        )
+        sums = first + 3 * second + 3 * third + fourth
+    assert (sums % 64 == 32).sum() > 20
+    np.testing.assert_array_equal(cut[1:-1, 1:-1], (sums + 32) // 64)
+
+
 @given(
     x=st.integers(0, 60),
     y=st.integers(0, 60),

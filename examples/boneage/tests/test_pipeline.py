@@ -33,18 +33,6 @@ from boneage.stages.plan import plan_stages
 QUIET = Console(quiet=True)
 
 
-@pytest.fixture(scope="session")
-def smoke() -> Config:
-    return load_config("smoke")
-
-
-@pytest.fixture(scope="session")
-def finished(smoke: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "smoke"
-    run(smoke, folder, QUIET)
-    return folder
-
-
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "copy")

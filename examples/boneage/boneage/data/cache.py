@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from ldlcam import crop_and_resize
+from torch import Tensor
 
 from boneage.data.contrast import even_contrast
 from boneage.data.images import read_radiograph
@@ -87,9 +88,16 @@ def render(image: np.ndarray, views: Sequence[_Cut]) -> list[np.ndarray]:
     for size, box in views:
         corners = (0, 0, width, height) if box is None else box
         boxes = torch.as_tensor(corners, dtype=torch.float32)[None]
-        cut = crop_and_resize(tensor, boxes, (size, size))
-        cuts.append((cut[0, 0] * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+        cuts.append(cut(tensor, boxes, size)[0, 0].numpy())
     return cuts
+
+
+def cut(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Parts of images (N, 1, H, W) in [0, 1], one box each: grey values (N, 1, S, S) uint8."""
+    parts = crop_and_resize(images, boxes, (size, size))
+    # Whole areas of an image of 8 bits can lie midway between two greys, where the last rounding of
+    # the sums would choose, differently on each device. A trifle more, and all are rounded up.
+    return (parts * 255 + 1e-3).round().clamp(0, 255).to(torch.uint8)
 
 
 def _part(view: View, chunk: slice) -> _Cut:

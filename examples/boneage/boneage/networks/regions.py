@@ -82,16 +82,21 @@ def erase_region(
 
     The grey depends on the image's id alone. Where no region was found nothing is erased.
     """
-    size = images.shape[-1]
     erased = np.empty_like(images)
-    boxes = _boxes_to_erase(regions, shapes, (size, size))
     seeds = torch.tensor([zlib.crc32(id.encode(errors="surrogateescape")) for id in ids])
     for i in range(0, len(images), _BATCH):
         part = slice(i, i + _BATCH)
-        pixels = to_float(torch.from_numpy(np.array(images[part]))[:, None])
-        filled = erase_boxes(pixels, boxes[part], fill="random", seeds=seeds[part])
-        erased[part] = (filled[:, 0] * 255).round().to(torch.uint8).numpy()
+        pixels = torch.from_numpy(np.array(images[part]))[:, None]
+        found = Regions(*(column[part] for column in regions))
+        erased[part] = erase_found(pixels, found, shapes[part], seeds[part])[:, 0].numpy()
     return erased
+
+
+def erase_found(pixels: Tensor, found: Regions, shapes: Tensor, seeds: Tensor) -> Tensor:
+    """Small whole images (N, 1, S, S) uint8 with a region each filled by the grey of its seed."""
+    boxes = _boxes_to_erase(found, shapes, (pixels.shape[2], pixels.shape[3]))
+    filled = erase_boxes(to_float(pixels), boxes, fill="random", seeds=seeds)
+    return (filled * 255).round().to(torch.uint8)
 
 
 def _boxes_to_erase(regions: Regions, shapes: Tensor, frame: tuple[int, int]) -> Tensor:

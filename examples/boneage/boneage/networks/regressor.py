@@ -69,12 +69,12 @@ class AgeNetwork(nn.Module):
         """As `forward`. An unknown sex was never trained: its answer is that of either, mixed."""
         seen = self._look(images)
         output = self._read(seen, sex, covariates)
+        if not self.sex:
+            return output
+        supposed = [torch.full_like(sex, told) for told in (1, -1)]
+        either = mix([self._read(seen, each, covariates) for each in supposed])
         unknown = sex == 0
-        if self.sex and unknown.any():
-            either = [sex.where(~unknown, supposed) for supposed in (1.0, -1.0)]
-            mixed = mix([self._read(seen, each, covariates) for each in either])
-            output[unknown] = mixed[unknown]
-        return output
+        return torch.where(unknown[:, None] if output.ndim == 2 else unknown, either, output)
 
     def _cells(self, size: int) -> int:
         training = self.features.training

@@ -1,0 +1,107 @@
+"""Whether an ONNX file says what the predictor says that it was made from."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from ldlcam import Bins
+
+from boneage.config import REGIONS
+from boneage.data.contrast import even_contrast
+from boneage.data.dicom import Film
+from boneage.errors import UserError
+from boneage.phantom import PhantomConfig, generate
+from boneage.predictor import Predictor
+
+Answer = dict[str, np.ndarray]
+"""What is said of one image, by the names of the outputs."""
+
+# Portrait and landscape, and the sex that each one is read with. They have 16 bits: of 8, whole
+# areas can lie midway between two of the networks' greys and fall to either by the last rounding.
+_DRAWN = (((640, 480), True), ((333, 517), False), ((1000, 850), None))
+# Far more than roundings come to, far less than matters; months as a part of the bins' range.
+_MOST = {"months": 1e-4, "interval": 1e-3, "probabilities": 1e-4, "boxes": 0.5, "valid": 0}
+_IN_MONTHS = ("months", "interval")
+_SIGN = {True: 1.0, False: -1.0, None: 0.0}
+
+
+class Session:
+    """A file, asked by onnxruntime."""
+
+    def __init__(self, file: Path):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.runtime = onnxruntime.InferenceSession(
+            file, options, providers=["CPUExecutionProvider"]
+        )
+
+    def answer(self, name: str, pixels: np.ndarray, male: bool | None) -> Answer:
+        """What the file says of an image (H, W), float32 in [0, 1]."""
+        feeds = {
+            "image": pixels,
+            "sex": np.array(_SIGN[male], dtype=np.float32),
+            "seed": np.array(zlib.crc32(name.encode())),
+        }
+        names = [output.name for output in self.runtime.get_outputs()]
+        return dict(zip(names, self.runtime.run(names, feeds), strict=True))
+
+
+def answer(predictor: Predictor, name: str, pixels: np.ndarray, male: bool | None) -> Answer:
+    """What the predictor says of an image (H, W), float32 in [0, 1]."""
+    film = Film(even_contrast(pixels, predictor.config.contrast), male)
+    (reading,) = predictor.read([name], [film])
+    said = {
+        "months": np.array(reading.months),
+        "interval": np.array([reading.low, reading.high]),
+        "boxes": np.array([reading.boxes[region] for region in REGIONS]),
+        "valid": np.array([reading.found[region] for region in REGIONS]),
+    }
+    if reading.distribution is not None:
+        said["probabilities"] = reading.distribution.probs.numpy()
+    return said
+
+
+def compare(file: Path, predictor: Predictor, bins: Bins) -> dict[str, float]:
+    """Ask a file and the predictor that it was made from about drawn radiographs.
+
+    Args:
+        file: The ONNX file.
+        predictor: The predictor.
+        bins: The ages that can be told, which say what a large difference is.
+
+    Returns:
+        The largest difference of each output: pixels, months, probabilities.
+
+    Raises:
+        UserError: If one is larger than roundings make it.
+    """
+    session = Session(file)
+    largest: dict[str, float] = {}
+    for seed, (size, male) in enumerate(_DRAWN):
+        pixels = generate(seed, config=PhantomConfig(size, bits=16)).image / np.float32(65535)
+        said = session.answer(str(seed), pixels, male)
+        for output, expected in answer(predictor, str(seed), pixels, male).items():
+            gap = _difference(said[output], expected)
+            largest[output] = max(gap, largest.get(output, 0.0))
+    for output, gap in largest.items():
+        most = _MOST[output] * (bins.last - bins.first if output in _IN_MONTHS else 1)
+        if gap > most:
+            raise UserError(
+                f"{output}: the graph's differ from the predictor's by {gap:.3g}, where "
+                f"roundings come to {most:.3g} at most; no file was written"
+            )
+    return largest
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest; what neither knows (NaN) is no difference."""
+    unknown = np.isnan(one), np.isnan(other)
+    if not np.array_equal(*unknown):
+        return math.inf
+    gaps = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    return float(gaps[~unknown[0]].max(initial=0))

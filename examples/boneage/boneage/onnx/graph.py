@@ -1,0 +1,133 @@
+"""The predictor as one module of tensors, which can be written down as a graph."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from ldlcam import Regions
+from torch import Tensor, nn
+
+from boneage.config import REGIONS, SCALAR_LOSSES, Localizer, Model
+from boneage.data.batches import to_float
+from boneage.data.cache import cut
+from boneage.networks.localizer import LocalizerNetwork
+from boneage.networks.reading import Calibration, ask
+from boneage.networks.regions import erase_found, exclude_region, find_regions
+from boneage.networks.regressor import AgeNetwork, mix
+from boneage.onnx.contrast import even_contrast
+from boneage.predictor import Predictor
+
+
+class PredictorGraph(nn.Module):
+    """All that a predictor does with one image, from its grey values on.
+
+    Args:
+        predictor: The predictor, on the CPU. Its networks are shared, the attention networks
+            copied.
+
+    Attributes:
+        outputs: Names of what `forward` gives.
+        bins: The bins of the probabilities.
+    """
+
+    def __init__(self, predictor: Predictor):
+        super().__init__()
+        self.config = predictor.config
+        self.thresholds = predictor.thresholds
+        self.localizers = nn.ModuleDict(
+            {region: _centred(network) for region, network in predictor.localizers.items()}
+        )
+        self.models = tuple(predictor.networks)
+        self.networks = nn.ModuleList(predictor.networks.values())
+        self.calibration = predictor.calibration
+        self.outputs: tuple[str, ...] = ("months", "interval", "boxes", "valid")
+        if self.models[0].loss not in SCALAR_LOSSES:
+            self.calibration = _settled(predictor.calibration)
+            self.outputs = (*self.outputs, "probabilities")
+        self.bins = self.calibration.bins
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, sex: Tensor, seed: Tensor) -> tuple[Tensor, ...]:
+        """Read the age of one image.
+
+        Args:
+            image: Grey values (H, W), float32 in [0, 1] of the full scale, of a left hand.
+            sex: Shape (), +1 male, -1 female, 0 unknown.
+            seed: Shape (), int64: tells the grey that Region 1 is filled with.
+
+        Returns:
+            Months (); ends of the 90% interval (2,), NaN where none is known; boxes (R, 4) in
+            pixels of the image, all of it where no region was found; whether one was, (R,) bool;
+            and of a model that tells distributions, probabilities (K,).
+        """
+        pixels, sex = even_contrast(image, self.config.contrast)[None, None], sex[None]
+        regions = self._localize(pixels, sex, seed[None])
+        reading = self.config.reading
+        outputs = mix([
+            ask(cast(AgeNetwork, network), self._cut(pixels, regions, model), sex, reading)
+            for model, network in zip(self.models, self.networks, strict=True)
+        ])  # fmt: skip
+        ages = self.calibration(outputs)
+        said = (
+            ages.months[0],
+            torch.cat([ages.low, ages.high]),
+            torch.cat([regions[region].boxes for region in REGIONS]),
+            torch.cat([regions[region].valid for region in REGIONS]),
+        )
+        if "probabilities" not in self.outputs:
+            return said
+        return *said, self.calibration.distribution(outputs).probs[0]
+
+    def _localize(self, pixels: Tensor, sex: Tensor, seeds: Tensor) -> dict[str, Regions]:
+        plan = self.config.localization
+        shapes = torch.stack([torch.full((1,), side) for side in pixels.shape[2:]], 1)
+        regions: dict[str, Regions] = {}
+        for region in REGIONS:
+            own: Localizer = getattr(plan, region)
+            small = cut(pixels, _whole(pixels), own.size)
+            if region == "region2":
+                small = erase_found(small, regions["region1"], shapes, seeds)
+            network = cast(LocalizerNetwork, self.localizers[region])
+            heatmaps = network.attend(to_float(small), sex).heatmaps
+            if region == "region2":
+                heatmaps = exclude_region(heatmaps, regions["region1"], shapes)
+            regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
+        return regions
+
+    def _cut(self, pixels: Tensor, regions: dict[str, Regions], model: Model) -> Tensor:
+        boxes = [
+            _whole(pixels) if name == "whole" else regions[name].boxes for name in model.regions
+        ]
+        return torch.cat([cut(pixels, box, self.config.training.size) for box in boxes], 1)
+
+
+def _whole(pixels: Tensor) -> Tensor:
+    """A box without area, which stands for the whole image."""
+    return pixels.new_zeros(1, 4)
+
+
+def _centred(network: LocalizerNetwork) -> LocalizerNetwork:
+    """The same network with weights that say nothing common to all ages.
+
+    It finds the same ages and draws the same maps: what a softmax does not see is taken away once,
+    instead of for every image on a copy of the head, which a graph cannot make.
+    """
+    network = copy.deepcopy(network)
+    if network.softmax:
+        network.head.weight.data -= network.head.weight.data.mean(dim=0)
+        network.softmax = False
+    return network
+
+
+def _settled(calibration: Calibration) -> Calibration:
+    """The same corrections of distributions, with the straight line already in the bins.
+
+    A graph can move ages, but bins are made from numbers that are known.
+    """
+    logits = torch.zeros(1, len(calibration.bins))
+    settled = copy.deepcopy(calibration)
+    settled.bins = calibration.distribution(logits).bins
+    settled.reading = calibration.reading.model_copy(update={"bias": False})
+    return settled
