@@ -22,6 +22,7 @@ app = typer.Typer(
     "Each command does first what it needs, and nothing twice.",
 )
 console = Console()
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 Out = Annotated[Path, typer.Option(help="The run's folder.")]
 Preset = Annotated[
@@ -159,6 +160,36 @@ def export_onnx(
         + ", ".join(f"{name} {difference:.2g}" for name, difference in differences.items())
     )
     console.print(f"graph: {escape(str(file))}")
+
+
+@app.command("app")
+def serve(
+    run: Annotated[
+        Path, typer.Option(help="The folder of a finished run, or a model folder.")
+    ] = Path("runs/demo"),
+    model: Annotated[
+        str | None, typer.Option(help="Which model or ensemble (default: the last one).")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 7860,
+) -> None:
+    """Show a local web page that reads the age of one radiograph at a time."""
+    from boneage.model_folder import open_model
+
+    try:
+        from boneage.app import page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise UserError("boneage app needs Gradio: pip install 'gradio>=6.31'") from None
+    if host not in _LOOPBACK:
+        console.print(
+            f"[yellow]warning:[/] whoever can reach {escape(host)} can use the page; "
+            "what they lay on it crosses the network as it is"
+        )
+    page.serve(
+        open_model(run, model), host, port, lambda address: console.print(f"page: {address}")
+    )
 
 
 @app.command()

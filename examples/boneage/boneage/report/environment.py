@@ -25,10 +25,10 @@ _SENTENCES = (
 )
 
 
-def templates(*, autoescape: bool) -> Environment:
-    """The templates; `autoescape` is for pages of HTML."""
+def templates(package: str = "boneage.report", *, autoescape: bool) -> Environment:
+    """The templates of a package; `autoescape` is for pages of HTML."""
     environment = Environment(
-        loader=PackageLoader("boneage.report", "templates"),
+        loader=PackageLoader(package, "templates"),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,

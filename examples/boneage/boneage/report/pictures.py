@@ -8,7 +8,6 @@ import io
 import numpy as np
 from PIL import Image
 
-_LONGEST = 256
 _HEAT_SIDE = 96
 _HEAT_OPACITY = 0.8
 _COLOURS = 256
@@ -20,10 +19,10 @@ def drawn_picture(png: bytes) -> str:
     return _encode(palette)
 
 
-def grey_picture(pixels: np.ndarray) -> str:
-    """Grey values (H, W) uint8 as a picture of at most 256 pixels a side."""
+def grey_picture(pixels: np.ndarray, longest: int = 256) -> str:
+    """Grey values (H, W) uint8 as a picture of at most so many pixels a side."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BOX)
+    image.thumbnail((longest, longest), Image.Resampling.BOX)
     return _encode(image)
 
 
