@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import gradio
 import uvicorn
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from boneage.app.show import (
@@ -170,6 +173,17 @@ def make_app(predictor: Predictor, model: TrainedModel) -> FastAPI:
     )
 
 
+class Server(uvicorn.Server):
+    """A server that ends although pages are open: each holds a connection that has no end."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end."""
+        for route in self.config.app.routes:
+            if isinstance(route, Mount):
+                route.app.stop_event.set()
+        super().handle_exit(sig, frame)
+
+
 def serve(model: TrainedModel, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Show the page until it is interrupted.
 
@@ -186,12 +200,20 @@ def serve(model: TrainedModel, host: str, port: int, ready: Callable[[str], None
     try:
         listener = socket.create_server((host, port))
     except OSError as error:
-        raise UserError(f"{host}, port {port}: cannot listen there ({error.strerror})") from None
-    # Nobody else may look into the folder of uploads, and it goes when the server does.
-    with listener, tempfile.TemporaryDirectory(prefix="boneage-") as uploads:
+        reason = str(error.strerror).partition(" (while")[0]
+        raise UserError(f"{host}, port {port}: cannot listen there ({reason})") from None
+    with (
+        listener,
+        # Nobody else may look into the folder of uploads.
+        tempfile.TemporaryDirectory(prefix="boneage-") as uploads,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         os.environ["GRADIO_TEMP_DIR"] = uploads
         app = make_app(predictor, model)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        server = Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        # Ended by the system, or with its terminal, it clears up as it does when interrupted.
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), server.handle_exit)
         ready(f"http://{host}:{port}")
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        server.run(sockets=[listener])
