@@ -26,8 +26,8 @@ _FLAGS = {
         f"no-{region}": f"{FOUND[region]} was not found: the whole image was taken in its place."
         for region in REGIONS
     },
-    "sex-unknown": "The sex is not known: the reading lies between that of a boy and that of a "
-    "girl, and is less certain. Choose the sex if you know it.",
+    "sex-unknown": "The sex is not known: the reading mixes that of a boy and that of a girl. "
+    "Choose the sex if you know it.",
     "right-hand": "A right hand: the networks saw it turned about, to look like a left one. "
     "The radiograph below is as it lies in its file.",
 }
