@@ -36,6 +36,10 @@ Data = Annotated[
     Path | None,
     typer.Option(help="Folder in an RSNA layout (default: radiographs that are drawn)."),
 ]
+Trained = Annotated[Path, typer.Option(help="The folder of a finished run, or a model folder.")]
+ModelName = Annotated[
+    str | None, typer.Option(help="Which model or ensemble (default: the last one).")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", help="section.name=value, as often as needed."),
@@ -81,13 +85,9 @@ for _name, _stage, _text in (
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    run: Annotated[
-        Path, typer.Option(help="The folder of a finished run, or a model folder.")
-    ] = Path("runs/demo"),
+    run: Trained = Path("runs/demo"),
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
-    model: Annotated[
-        str | None, typer.Option(help="Which model or ensemble (default: the last one).")
-    ] = None,
+    model: ModelName = None,
     sex: Annotated[
         str | None,
         typer.Option(help="M or F, for all images of which no table says it."),
@@ -129,9 +129,7 @@ def predict(
 def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     run: Annotated[Path, typer.Option(help="The folder of a finished run.")] = Path("runs/demo"),
-    model: Annotated[
-        str | None, typer.Option(help="Which model or ensemble (default: the last one).")
-    ] = None,
+    model: ModelName = None,
 ) -> None:
     """Write a trained model as a folder of its own: weights, settings, and a model card."""
     from boneage import model_folder
@@ -143,12 +141,8 @@ def export(
 @app.command("export-onnx")
 def export_onnx(
     file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    run: Annotated[
-        Path, typer.Option(help="The folder of a finished run, or a model folder.")
-    ] = Path("runs/demo"),
-    model: Annotated[
-        str | None, typer.Option(help="Which model or ensemble (default: the last one).")
-    ] = None,
+    run: Trained = Path("runs/demo"),
+    model: ModelName = None,
 ) -> None:
     """Write a trained model as one ONNX file, from image to age and regions, and check it."""
     from boneage.onnx import export as onnx
@@ -164,12 +158,8 @@ def export_onnx(
 
 @app.command("app")
 def serve(
-    run: Annotated[
-        Path, typer.Option(help="The folder of a finished run, or a model folder.")
-    ] = Path("runs/demo"),
-    model: Annotated[
-        str | None, typer.Option(help="Which model or ensemble (default: the last one).")
-    ] = None,
+    run: Trained = Path("runs/demo"),
+    model: ModelName = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 7860,
 ) -> None:

@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -40,6 +41,8 @@ SCALAR_LOSSES = ("l1", "l2")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 # It names a folder.
 Name = Annotated[str, Field(pattern=r"^\w[\w+.-]*$")]
+# As headers of tables are read: without blanks around.
+Column = Annotated[str, StringConstraints(strip_whitespace=True)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -110,16 +113,16 @@ class Table(Section):
     networks are told beside the sex; a cell of theirs may be empty.
     """
 
-    id: str | None = None
-    age: str | None = None
-    sex: str | None = None
+    id: Column | None = None
+    age: Column | None = None
+    sex: Column | None = None
     unit: Literal["days", "weeks", "months", "years"] | None = None
-    covariates: tuple[str, ...] = ()
+    covariates: tuple[Column, ...] = ()
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Table:
         names = (self.id, self.age, self.sex, *self.covariates)
-        named = [name.strip() for name in names if name is not None]
+        named = [name for name in names if name is not None]
         if len(set(named)) < len(named):
             raise ValueError(f"each is a column of its own, got {', '.join(named)}")
         return self

@@ -34,7 +34,8 @@ from boneage.readings import COLUMNS, Box, Reading, table_row
 from boneage.stages.read import load_model
 
 _BATCH = 16
-_SEX = {True: 1.0, False: -1.0, None: 0.0}
+# What networks are told.
+SIGNS = {True: 1.0, False: -1.0, None: 0.0}
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Predictor:
         if not films:
             return []
         images = [film.pixels for film in films]
-        sex = torch.tensor([_SEX[film.male] for film in films])
+        sex = torch.tensor([SIGNS[film.male] for film in films])
         unknown = (math.nan,) * len(self.config.table.covariates)
         known = torch.tensor([each or unknown for each in covariates or [None] * len(films)])
         regions = self._localize(names, images, sex)

@@ -56,7 +56,7 @@ class Exported(NamedTuple):
         months = 1e-4 * (bins.last - bins.first)
         # An eighth of a pixel of the networks' small images, and half a pixel of these at least.
         pixel = max(0.5, max(pixels.shape) / (8 * 65))
-        limits = {"months": months, "interval": 10 * months, "boxes": pixel, "probabilities": 2e-3}
+        limits = {"months": months, "interval": 10 * months, "boxes": pixel, "probabilities": 1e-4}
         for output, value in expected.items():
             np.testing.assert_allclose(said[output], value, rtol=0, atol=limits.get(output, 0))
 

@@ -8,10 +8,9 @@ from typing import NamedTuple
 from boneage.config import Table
 from boneage.data.rows import Row, read_header, read_rows
 from boneage.data.tables import (
-    covariate_names,
     find_columns,
-    parse_covariate,
-    parse_id,
+    parse_covariates,
+    parse_rows,
     parse_sex,
     sex_words,
 )
@@ -42,15 +41,11 @@ def read_patients(path: Path, table: Table) -> dict[str, Known]:
         columns = find_columns(header, table, needed=("id",))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
-    patients: dict[str, Known] = {}
-    problems: list[str] = []
-    known_rows: dict[str, int] = {}
-    for row in rows:
-        try:
-            id = parse_id(row, columns["id"], known_rows)
-            patients[id] = _parse(id, row, columns.get("sex"), table)
-        except ValueError as error:
-            problems.append(f"row {row.number}: {error}")
+
+    def parse(id: str, row: Row) -> Known:
+        return _parse(id, row, columns.get("sex"), table)
+
+    patients, problems = parse_rows(rows, columns["id"], parse)
     if problems:
         raise Problems(path, problems)
     return patients
@@ -60,10 +55,4 @@ def _parse(id: str, row: Row, sex: str | None, table: Table) -> Known:
     male = None
     if sex is not None and row.cells[sex]:
         male = parse_sex(row.cells[sex], f"id {id}", sex_words(sex))
-    return Known(
-        male,
-        tuple(
-            parse_covariate(row.cells.get(name, ""), f"id {id}, {name}")
-            for name in covariate_names(table)
-        ),
-    )
+    return Known(male, parse_covariates(id, row, table))

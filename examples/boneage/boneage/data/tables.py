@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from boneage.config import Table
 from boneage.data.images import FORMATS, image_files, image_name
@@ -27,6 +28,8 @@ _SEXES = {"m": True, "male": True, "f": False, "female": False}
 _ANSWERS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 _RSNA = Table()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,13 @@ def check_table(
     columns = find_columns(read_header(path), table)
     rows = read_rows(path)
     images = find_images(folder)
-    problems: list[str] = []
-    radiographs: dict[str, Radiograph] = {}
-    known_rows: dict[str, int] = {}
-    for row in rows:
-        try:
-            id = parse_id(row, columns["id"], known_rows)
-            radiograph = _parse(id, row, columns, images, table)
-            _check_age(radiograph, first, last)
-            radiographs[id] = radiograph
-        except ValueError as error:
-            problems.append(f"row {row.number}: {error}")
+
+    def parse(id: str, row: Row) -> Radiograph:
+        radiograph = _parse(id, row, columns, images, table)
+        _check_age(radiograph, first, last)
+        return radiograph
+
+    radiographs, problems = parse_rows(rows, columns["id"], parse)
     if not rows:
         raise UserError(f"{path}: has a header but no rows; add one row for each image")
     ages = [radiograph.months for radiograph in radiographs.values()]
@@ -168,17 +167,17 @@ def parse_sex(text: str, where: str, words: Mapping[str, bool] = _SEXES) -> bool
     return male
 
 
-def covariate_names(table: Table) -> tuple[str, ...]:
-    """The columns of the covariates, as headers have them: without blanks around."""
-    return tuple(name.strip() for name in table.covariates)
-
-
-def parse_covariate(text: str, where: str) -> float:
-    """A covariate; NaN for an empty cell, since it may be unknown.
+def parse_covariates(id: str, row: Row, table: Table) -> tuple[float, ...]:
+    """The covariates of a row; NaN for an empty cell, or none, since one may be unknown.
 
     Raises:
-        ValueError: If it is no number.
+        ValueError: If one is no number.
     """
+    cells = {name: row.cells.get(name, "") for name in table.covariates}
+    return tuple(_parse_covariate(cell, f"id {id}, {name}") for name, cell in cells.items())
+
+
+def _parse_covariate(text: str, where: str) -> float:
     if not text:
         return math.nan
     try:
@@ -208,9 +207,7 @@ def find_columns(
     for meaning, spellings in _SPELLINGS.items():
         own = getattr(table, meaning)
         names = [
-            name
-            for name in header
-            if (_letters(name) in spellings if own is None else name == own.strip())
+            name for name in header if (_letters(name) in spellings if own is None else name == own)
         ]
         if len(names) > 1:
             raise ValueError(f"more than one column for the {meaning} ({', '.join(names)})")
@@ -219,7 +216,7 @@ def find_columns(
         elif meaning in needed:
             missing.append(meaning)
     if "covariates" in needed:
-        missing += [f"covariate {name}" for name in covariate_names(table) if name not in header]
+        missing += [f"covariate {name}" for name in table.covariates if name not in header]
     if missing:
         has = ", ".join(header) or "nothing"
         raise ValueError(f"no column for the {' or the '.join(missing)} (its header: {has})")
@@ -230,12 +227,29 @@ def _letters(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalpha())
 
 
-def parse_id(row: Row, column: str, known_rows: dict[str, int]) -> str:
-    """The id of a row, which joins `known_rows`.
+def parse_rows(
+    rows: Iterable[Row], column: str, parse: Callable[[str, Row], T]
+) -> tuple[dict[str, T], list[str]]:
+    """What rows say, by the ids in a column, and what is wrong with those that cannot be read.
 
-    Raises:
-        ValueError: If there is none, or it is known.
+    Args:
+        rows: The rows.
+        column: The column of the ids.
+        parse: Reads an id's row, or raises a ValueError.
     """
+    read: dict[str, T] = {}
+    problems: list[str] = []
+    known_rows: dict[str, int] = {}
+    for row in rows:
+        try:
+            id = _parse_id(row, column, known_rows)
+            read[id] = parse(id, row)
+        except ValueError as error:
+            problems.append(f"row {row.number}: {error}")
+    return read, problems
+
+
+def _parse_id(row: Row, column: str, known_rows: dict[str, int]) -> str:
     id = row.cells[column]
     if not id:
         raise ValueError("the id is empty")
@@ -268,10 +282,7 @@ def _parse(
     if not math.isfinite(months):
         raise ValueError(f"id {id}: the age {age!r} is not a number of {unit}")
     male = parse_sex(sex, f"id {id}", sex_words(columns["sex"]))
-    covariates = tuple(
-        parse_covariate(row.cells[name], f"id {id}, {name}") for name in covariate_names(table)
-    )
-    return Radiograph(id, months, male, paths[0], covariates)
+    return Radiograph(id, months, male, paths[0], parse_covariates(id, row, table))
 
 
 def _check_age(radiograph: Radiograph, first: float, last: float) -> None:

@@ -14,7 +14,7 @@ from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
 from boneage.errors import UserError
 from boneage.phantom import PhantomConfig, generate
-from boneage.predictor import Predictor
+from boneage.predictor import SIGNS, Predictor
 
 Answer = dict[str, np.ndarray]
 """What is said of one image, by the names of the outputs."""
@@ -26,7 +26,6 @@ _DRAWN = (((640, 480), True), ((333, 517), False), ((1000, 850), None))
 # rounding of one in a hundred greys of its crop. Months are a part of the bins' range.
 _MOST = {"months": 2e-3, "interval": 1e-2, "probabilities": 2e-3, "boxes": 0.5, "valid": 0}
 _IN_MONTHS = ("months", "interval")
-_SIGN = {True: 1.0, False: -1.0, None: 0.0}
 
 
 class Session:
@@ -45,7 +44,7 @@ class Session:
         """What the file says of an image (H, W), float32 in [0, 1]."""
         feeds = {
             "image": pixels,
-            "sex": np.array(_SIGN[male], dtype=np.float32),
+            "sex": np.array(SIGNS[male], dtype=np.float32),
             "seed": np.array(zlib.crc32(name.encode())),
         }
         names = [output.name for output in self.runtime.get_outputs()]
