@@ -18,13 +18,20 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def compare(
-    ours: str, ways: dict[str, Callable[[], object]], *, rounds: int, warmup: int = 2
+    ours: str,
+    ways: dict[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 2,
+    repeats: int = 1,
 ) -> dict[str, Any]:
     """Median and best time of each way, and how many times as fast `ours` is.
 
-    Each round runs every way once, so that what else the machine does meets all of them alike; a
-    ratio is the median of the rounds' ratios. The warm-up holds what happens only once, such as
-    compilation.
+    Each round runs every way, so that what else the machine does meets all of them alike; a ratio
+    is the median of the rounds' ratios. The warm-up holds what happens only once, such as
+    compilation. With `repeats`, a way runs so often in a row each round, after once untimed, and
+    its time is the mean: like steps of training, each finds the memory as its like has left it,
+    not as another way has.
     """
     for _ in range(warmup):
         for way in ways.values():
@@ -32,9 +39,12 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
+            if repeats > 1:
+                way()
             start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
+            for _ in range(repeats):
+                way()
+            seconds[name].append((time.perf_counter() - start) / repeats)
     ratios = {
         name: statistics.median(a / b for a, b in zip(taken, seconds[ours], strict=True))
         for name, taken in seconds.items()
@@ -42,6 +52,7 @@ def compare(
     }
     return {
         "rounds": rounds,
+        "repeats": repeats,
         "median_ms": {name: _ms(statistics.median(taken)) for name, taken in seconds.items()},
         "best_ms": {name: _ms(min(taken)) for name, taken in seconds.items()},
         "ours": ours,

@@ -7,8 +7,6 @@ is at hand when its value is: besides the logits, nothing is kept but the gradie
 nothing is computed twice.
 """
 
-import itertools
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,9 +18,9 @@ from ldlcam.ldl.bins import Bins
 from ldlcam.ldl.log_labels import FAR, log_labels, lowest_log, refuse_outside
 from ldlcam.ldl.loss_parts import distance_between, distance_slope
 
-# What one step over rows takes in: on the CPU a share of a core's cache, elsewhere enough to keep
-# the device busy.
-_CHUNK_BYTES = {"cpu": 448 * 1024}
+# What one step over rows takes in: on the CPU a share of the cores' caches, elsewhere enough to
+# keep the device busy.
+_CHUNK_BYTES = {"cpu": 1280 * 1024}
 _CHUNK_BYTES_ELSEWHERE = 2**26
 
 # Finite, also when multiplied by a weight.
@@ -141,29 +139,13 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """The row terms, and the gradient (N, K) of their total, or nothing (0, K)."""
         # In full precision, also for logits in half: it is still to be scaled, up or down.
-        shape = logits if with_gradient else logits[:0]
-        gradient = torch.empty_like(shape, dtype=torch.promote_types(logits.dtype, torch.float32))
-        step = _rows_at_once(logits)
-        # The same room for all: new memory takes longer to get than to compute with.
-        room = gradient.new_empty(min(step, len(logits)), logits.shape[1])
-        pulls = (
-            torch.split(gradient, step)
-            if with_gradient
-            else itertools.repeat(torch.empty_like(room))
+        gradient = logits.new_empty(
+            (len(logits) if with_gradient else 0, logits.shape[1]),
+            dtype=torch.promote_types(logits.dtype, torch.float32),
         )
-        sums = gradient.new_empty(len(_Sums._fields), len(logits))
-        given = _Given.of(logits, target, of_distance, of_divergence, criterion)
         with without_autocast(logits.device.type):
-            for some, pull, own in zip(
-                given.split(step), pulls, torch.split(sums, step, 1), strict=False
-            ):
-                between = room[: len(some.logits)]
-                _write_logs(some, criterion, between)
-                _add_up(some, criterion, pull[: len(between)], between, _Sums(*own))
-                if with_gradient:
-                    _write_gradient(some, criterion, pull, between, _Sums(*own))
-        del room, between, given, some  # before more is made
-        expectations, divergences = _terms(_Sums(*sums), criterion)
+            sums = _go_over_rows(logits, target, of_distance, of_divergence, criterion, gradient)
+        expectations, divergences = _terms(sums, criterion)
         distances = distance_between(expectations, target, criterion.distance, criterion.bins)
         weighted = of_distance * distances + of_divergence * divergences
         return weighted.sum(), weighted, distances, divergences, gradient
@@ -227,6 +209,32 @@ class _Fused(torch.autograd.Function):
 _NONE = (None,) * 5
 
 
+def _go_over_rows(
+    logits: Tensor,
+    target: Tensor,
+    of_distance: Tensor,
+    of_divergence: Tensor,
+    criterion: Criterion,
+    gradient: Tensor,
+) -> "_Sums":
+    """What rows add up to; and write their gradient (N, K), unless that is empty (0, K)."""
+    steps = _steps(logits)
+    given = _Given.of(logits, target, of_distance, of_divergence, criterion)
+    sums = gradient.new_empty(len(_Sums._fields), len(logits))
+    powers = _powers(criterion.bins, gradient)
+    for some, own, (pull, room) in zip(
+        given.split(steps),
+        sums.split_with_sizes(steps, 1),
+        _rooms(gradient, steps, logits.shape[1]),
+        strict=True,
+    ):
+        _write_logs(some, criterion, powers[1], room)
+        _add_up(some, criterion, powers, pull, room, own)
+        if len(gradient):
+            _write_gradient(some, criterion, powers[1], pull, room, _Sums(*own))
+    return _Sums(*sums)
+
+
 class _Sums(NamedTuple):
     """What rows add up to, each (N,): of these, the terms are made. Nothing is (N, K) but once."""
 
@@ -281,20 +289,19 @@ class _Given(NamedTuple):
         peaks = (bins.first + step * nearest - held).square() / (2 * sigma**2)
         return cls(logits, target, of_distance, of_divergence, held, peaks)
 
-    def split(self, step: int) -> Iterator["_Given"]:
+    def split(self, steps: list[int]) -> Iterator["_Given"]:
         """A few rows at a time, in full precision."""
-        for logits, *others in zip(*(torch.split(each, step) for each in self), strict=True):
+        for logits, *others in zip(*(each.split_with_sizes(steps) for each in self), strict=True):
             yield _Given(upcast(logits), *others)
 
 
-def _write_logs(given: _Given, criterion: Criterion, logs: Tensor) -> None:
+def _write_logs(given: _Given, criterion: Criterion, centers: Tensor, logs: Tensor) -> None:
     """Write logs (n, K) of the labels, but for a number (n,); the highest is about 0."""
     bins, sigma, floor = criterion.bins, criterion.sigma, not criterion.reverse
     if criterion.ends != "renormalize":
         logs.copy_(log_labels(given.held, bins, sigma, ends=criterion.ends, floor=floor)[0])
         return
     # The usual ones once more, in as few steps as will do.
-    centers = bins.centers_as(logs.dtype, logs.device)
     torch.sub(centers, given.held[:, None], out=logs)
     torch.addcmul(given.peaks[:, None], logs, logs, value=-1 / (2 * sigma**2), out=logs)
     if not bins.uniform:
@@ -304,12 +311,20 @@ def _write_logs(given: _Given, criterion: Criterion, logs: Tensor) -> None:
         logs.clamp_(min=lowest_log(logs))
 
 
-def _add_up(given: _Given, criterion: Criterion, pull: Tensor, room: Tensor, sums: _Sums) -> None:
-    """Write the sums of rows, from the logs (n, K) of their labels in `room`.
+def _add_up(
+    given: _Given,
+    criterion: Criterion,
+    powers: Tensor,
+    pull: Tensor,
+    room: Tensor,
+    into: Tensor,
+) -> None:
+    """Write the sums (5, n) of rows, from the logs (n, K) of their labels in `room`.
 
     Exponentials are never divided by their sums: whatever is made of them is, which is (n,).
     Afterwards `room` has those of the logits, `pull` the labels, or in reverse the gaps.
     """
+    sums = _Sums(*into)
     logits, labels = given.logits, torch.exp(room, out=pull)
     torch.sum(labels, -1, out=sums.labels)
     if criterion.reverse:
@@ -319,21 +334,23 @@ def _add_up(given: _Given, criterion: Criterion, pull: Tensor, room: Tensor, sum
         torch.sum(room.sub_(logits).mul_(labels), -1, out=sums.gaps)
     torch.amax(logits, -1, out=sums.highest)
     exps = torch.sub(logits, sums.highest[:, None], out=room).exp_()
-    torch.sum(exps, -1, out=sums.exps)
-    torch.mv(exps, criterion.bins.centers_as(exps.dtype, exps.device), out=sums.moments)
+    torch.mm(powers, exps.T, out=into[1:3])  # `exps` and `moments`
     if criterion.reverse:
         torch.sum(exps * pull, -1, out=sums.gaps)
 
 
 def _write_gradient(
-    given: _Given, criterion: Criterion, pull: Tensor, exps: Tensor, sums: _Sums
+    given: _Given,
+    criterion: Criterion,
+    centers: Tensor,
+    pull: Tensor,
+    exps: Tensor,
+    sums: _Sums,
 ) -> None:
     """Write the gradient of the terms' weighted sum into `pull`, from what `_add_up` left."""
-    bins, of_divergence = criterion.bins, given.of_divergence
-    centers = bins.centers_as(exps.dtype, exps.device)
-    expectations = sums.moments / sums.exps
-    slope = distance_slope(expectations - given.target, criterion.distance, bins)
-    slope = slope * given.of_distance
+    expectations, of_divergence = sums.moments / sums.exps, given.of_divergence
+    errors = expectations - given.target
+    slope = distance_slope(errors, criterion.distance, criterion.bins) * given.of_distance
     of_centers = (slope / sums.exps)[:, None]
     if criterion.reverse:
         level = (of_divergence * sums.gaps - slope * sums.moments) / sums.exps**2
@@ -345,10 +362,39 @@ def _write_gradient(
         pull.addcmul_(exps, level[:, None]).addcmul_(exps.mul_(centers), of_centers)
 
 
-def _rows_at_once(logits: Tensor) -> int:
-    """How many rows are taken at a time: as many each time, but for the last."""
-    count, bins = logits.shape
-    room = _CHUNK_BYTES.get(logits.device.type, _CHUNK_BYTES_ELSEWHERE)
+def _powers(bins: Bins, like: Tensor) -> Tensor:
+    """Ones and centres (2, K): what exponentials are summed with."""
+    centers = bins.centers_as(like.dtype, like.device)
+    return torch.stack([torch.ones_like(centers), centers])
+
+
+def _steps(logits: Tensor) -> list[int]:
+    """How many rows are taken at a time: as many as stay free, until a few are left."""
     # Arithmetic is in four bytes a number, whatever the logits are in, or eight.
-    most = max(room // (max(4, logits.element_size()) * bins), 1)
-    return math.ceil(count / math.ceil(count / most)) if count else 1
+    row = max(4, logits.element_size()) * logits.shape[1]
+    most = max(_CHUNK_BYTES.get(logits.device.type, _CHUNK_BYTES_ELSEWHERE) // row, 1)
+    few = max(most * 3 // 8, 1)
+    left, steps = len(logits), []
+    while left:
+        steps.append(left if left <= few else min(most, left // 2))
+        left -= steps[-1]
+    return steps
+
+
+def _rooms(gradient: Tensor, steps: list[int], bins: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two arrays (n, K) for each step: its rows of the gradient, and room to work in.
+
+    Until the last step, the room is the last rows of the gradient, which are not written yet.
+    Without a gradient, both are room.
+    """
+    if not len(gradient):
+        both = gradient.new_empty(2, max(steps, default=0), bins)
+        for step in steps:
+            yield both[0, :step], both[1, :step]
+        return
+    start = 0
+    for step in steps:
+        end = start + step
+        room = gradient[-step:] if end < len(gradient) else gradient.new_empty(step, bins)
+        yield gradient[start:end], room
+        start = end
