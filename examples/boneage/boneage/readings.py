@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,9 @@ from boneage.data.dicom import Film
 
 Box = tuple[float, float, float, float]
 
-_FIGURES = ("months", "sd", "p5", "p95", "entropy")
+FIGURES = ("months", "sd", "p5", "p95", "entropy")
 _BOXES = tuple(f"{region}_{corner}" for region in REGIONS for corner in ("x1", "y1", "x2", "y2"))
-COLUMNS = ("path", "sex", *_FIGURES, *_BOXES, "flags", "error")
+COLUMNS = ("path", "sex", *FIGURES, *_BOXES, "flags", "error")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +62,16 @@ class Reading:
 
 def table_row(reading: Reading) -> dict[str, str]:
     """A reading as cells of `COLUMNS`, all but the path and the error."""
-    # A model without a distribution knows no spread: those cells stay empty.
     figures = (reading.months, reading.sd, reading.low, reading.high, reading.entropy)
-    cells = ("" if math.isnan(figure) else f"{figure:.2f}" for figure in figures)
     corners = (f"{corner:.1f}" for region in REGIONS for corner in reading.boxes[region])
     return {
         "sex": {True: "M", False: "F", None: ""}[reading.film.male],
-        **dict(zip(_FIGURES, cells, strict=True)),
+        **dict(zip(FIGURES, figure_cells(figures), strict=True)),
         **dict(zip(_BOXES, corners, strict=True)),
         "flags": " ".join(reading.flags),
     }
+
+
+def figure_cells(figures: Iterable[float]) -> list[str]:
+    """Figures as cells: a model without a distribution knows no spread, so those stay empty."""
+    return ["" if math.isnan(figure) else f"{figure:.2f}" for figure in figures]

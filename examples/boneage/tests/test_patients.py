@@ -93,5 +93,7 @@ def test_a_run_with_covariates_predicts_what_it_evaluated(tmp_path: Path) -> Non
         evaluated = list(csv.DictReader(file))
     assert evaluated
     for row in evaluated:
-        assert float(told[row["id"]]["months"]) == pytest.approx(float(row["O"]), abs=0.05)
+        for column in ("months", "p5", "p95"):
+            expected = pytest.approx(float(row[f"O {column}"]), abs=0.05)
+            assert float(told[row["id"]][column]) == expected
     assert any(others[row["id"]]["months"] != told[row["id"]]["months"] for row in evaluated)

@@ -43,6 +43,12 @@ def _written(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in networks}
 
 
+def _figures(row: dict[str, str], of: str = "") -> list[float]:
+    """What a row tells, NaN where it tells nothing."""
+    cells = [row[f"{of}{column}"] for column in ("months", "sd", "p5", "p95", "entropy")]
+    return [float(cell or "nan") for cell in cells]
+
+
 def test_run_writes_every_figure(finished: Path, smoke: Config) -> None:
     metrics = read_json(finished / "metrics.json")
     assert set(metrics["localization"]) == {"hand", "region1", "region2"}
@@ -61,9 +67,16 @@ def test_metrics_agree_with_the_predictions_file(finished: Path) -> None:
     with open(finished / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for name, model in metrics["ages"]["models"].items():
-        errors = [abs(float(row[name]) - float(row["months"])) for row in rows]
+        errors = [abs(float(row[f"{name} months"]) - float(row["months"])) for row in rows]
         assert np.mean(errors) == pytest.approx(model["test"]["mae"], abs=0.01)
         assert len(rows) == model["test"]["count"]
+        if model["coverage90"] is None:
+            assert not any(row[f"{name} p5"] or row[f"{name} p95"] for row in rows)
+        else:
+            columns = (f"{name} p5", "months", f"{name} p95")
+            low, truth, high = (np.array([float(row[each]) for row in rows]) for each in columns)
+            inside = (low <= truth) & (truth <= high)
+            assert np.mean(inside) == model["coverage90"]
 
 
 def test_no_boxed_id_trains_and_every_id_has_a_part(finished: Path) -> None:
@@ -169,8 +182,8 @@ def test_predict_reads_what_the_run_evaluated(finished: Path, tmp_path: Path) ->
     rows = list(predictor.rows(patients))
     assert [Path(row["path"]).stem for row in rows] == list(known)
     for row in rows:
-        expected = float(known[Path(row["path"]).stem]["H+R1+R2"])
-        assert float(row["months"]) == pytest.approx(expected, abs=0.05)
+        evaluated = _figures(known[Path(row["path"]).stem], "H+R1+R2 ")
+        np.testing.assert_allclose(_figures(row), evaluated, rtol=0, atol=0.011)
         assert float(row["p5"]) <= float(row["months"]) <= float(row["p95"])
 
 
@@ -195,7 +208,8 @@ def test_reading_otherwise_trains_nothing_and_predicts_what_it_evaluates(copied:
     for name in (None, "O-L1"):
         rows = Predictor(open_model(copied, name)).rows(patients)
         for row, expected in zip(rows, known.values(), strict=True):
-            assert float(row["months"]) == pytest.approx(float(expected[name or "both"]), abs=0.05)
+            evaluated = _figures(expected, f"{name or 'both'} ")
+            np.testing.assert_allclose(_figures(row), evaluated, rtol=0, atol=0.011)
             assert float(row["p5"]) <= float(row["p95"])
     with pytest.raises(UserError, match=r"this run has the models O-L1, O, H\+R1\+R2, both"):
         open_model(copied, "neither")

@@ -18,9 +18,10 @@ from boneage.config import REGIONS, TRUTH, Config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.networks.bins import make_bins
-from boneage.networks.reading import Calibration
+from boneage.networks.reading import AgePrediction, Calibration
 from boneage.networks.regressor import as_distribution
 from boneage.networks.storage import load_network
+from boneage.readings import FIGURES, figure_cells
 from boneage.run_folder import Stage, atomic_path, read_array, read_arrays, read_json, write_json
 from boneage.stages.controls import median_box_scores
 from boneage.stages.localize import Found
@@ -179,14 +180,17 @@ def _distribution_scores(predicted: LabelDistribution, truth: np.ndarray) -> dic
 
 
 def _write_predictions(path: Path, samples: Samples, told: dict[str, Stage]) -> None:
+    """One row a test image: its true age, and what a row of `predict` tells, by model."""
     rows = samples.rows(splits.TEST)
-    predicted = {name: test_predictions(stage, rows)["months"] for name, stage in told.items()}
+    predicted = [test_predictions(stage, rows) for stage in told.values()]
+    figures = [values[field] for values in predicted for field in AgePrediction._fields]
+    columns = (f"{name} {figure}" for name in told for figure in FIGURES)
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("id", "male", "months", *predicted))
-        for i, row in enumerate(rows):
-            values = (f"{months[i]:.2f}" for months in predicted.values())
-            writer.writerow((samples.ids[row], samples.male[row], samples.months[row], *values))
+        writer.writerow(("id", "male", "months", *columns))
+        for row, *said in zip(rows, *figures, strict=True):
+            known = samples.ids[row], samples.male[row], samples.months[row]
+            writer.writerow((*known, *figure_cells(said)))
 
 
 def test_predictions(stage: Stage, rows: np.ndarray) -> dict[str, np.ndarray]:
