@@ -1,7 +1,9 @@
 """One ONNX file says what the predictor says, and its parts are what they stand for."""
 
+import copy
 import importlib.util
 import json
+import math
 import shutil
 import zlib
 from pathlib import Path
@@ -29,7 +31,7 @@ from boneage.networks.regressor import AgeNetwork
 from boneage.networks.storage import save_network
 from boneage.onnx import export as onnx_export
 from boneage.onnx import operators
-from boneage.onnx.check import Session, answer, compare
+from boneage.onnx.check import Covariates, Session, answer, compare
 from boneage.onnx.contrast import even_contrast
 from boneage.onnx.graph import PredictorGraph
 from boneage.phantom import PhantomConfig, generate
@@ -48,9 +50,11 @@ class Exported(NamedTuple):
     predictor: Predictor
     printed: str
 
-    def agrees(self, name: str, pixels: np.ndarray, male: bool | None) -> None:
-        said = self.session.answer(name, pixels, male)
-        expected = answer(self.predictor, name, pixels, male)
+    def agrees(
+        self, name: str, pixels: np.ndarray, male: bool | None, covariates: Covariates = ()
+    ) -> None:
+        said = self.session.answer(name, pixels, male, covariates)
+        expected = answer(self.predictor, name, pixels, male, covariates)
         assert said.keys() == expected.keys()
         bins = self.predictor.calibration.distribution(torch.zeros(1, 240)).bins
         months = 1e-4 * (bins.last - bins.first)
@@ -93,6 +97,23 @@ def single_ages(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Exp
     about["configuration"]["reading"]["rotations"] = [8]
     about["configuration"]["localization"]["mirror"] = False
     (folder / "model" / "model.json").write_text(json.dumps(about))
+    return _export(folder, "--run", str(folder / "model"))
+
+
+@pytest.fixture(scope="module")
+def told(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A model that is told height and weight, of 120 +- 20 and 30 +- 5, and minds them."""
+    folder = tmp_path_factory.mktemp("told")
+    export(finished, folder / "model", "O")
+    about = json.loads((folder / "model" / "model.json").read_text())
+    about["configuration"]["table"]["covariates"] = ["height", "weight"]
+    (folder / "model" / "model.json").write_text(json.dumps(about))
+    config = Config.model_validate(about["configuration"])
+    torch.manual_seed(0)
+    network = AgeNetwork(config.training, config.members("O")[0], config.bins, 2)
+    network.standardize.fit(np.array([[100, 25], [140, 35]], dtype=np.float32))
+    torch.nn.init.normal_(network.head.covariate_layers[0].weight)
+    save_network(network, folder / "model" / "ages-O.safetensors")
     return _export(folder, "--run", str(folder / "model"))
 
 
@@ -249,6 +270,65 @@ def test_a_folder_in_the_files_place_is_refused_at_once(finished: Path, tmp_path
         onnx_export.export_onnx(finished, tmp_path)
 
 
+UNKNOWN = math.nan
+
+
+@pytest.mark.parametrize("male", SEXES)
+@pytest.mark.parametrize(
+    "covariates",
+    [(150.0, 24.0), (UNKNOWN, 24.0), (150.0, UNKNOWN), (UNKNOWN, UNKNOWN), ()],
+    ids=["both", "weight", "height", "unknown", "left-out"],
+)
+def test_covariates_count_as_they_do_to_the_predictor(
+    covariates: Covariates, male: bool | None, told: Exported
+) -> None:
+    for name in ("portrait", "landscape"):
+        told.agrees(name, IMAGES[name], male, covariates)
+
+
+def test_a_covariate_that_is_unknown_counts_as_the_mean(told: Exported) -> None:
+    def months(*covariates: float) -> float:
+        said = told.session.answer("portrait", IMAGES["portrait"], True, covariates)
+        return float(said["months"])
+
+    assert months(UNKNOWN, 24.0) == pytest.approx(months(120.0, 24.0), abs=1e-3)
+    assert months(150.0, UNKNOWN) == pytest.approx(months(150.0, 30.0), abs=1e-3)
+    assert months() == pytest.approx(months(120.0, 30.0), abs=1e-3)
+    # Each of them matters, so that agreeing says something.
+    known = months(150.0, 24.0)
+    for other in (months(120.0, 24.0), months(150.0, 30.0), months(24.0, 150.0)):
+        assert abs(other - known) > 0.5
+
+
+def test_only_models_with_covariates_have_an_input_for_them(
+    told: Exported, ensemble: Exported, single_ages: Exported
+) -> None:
+    names = {"told": ["height", "weight"], "ensemble": [], "single": []}
+    for exported, expected in zip((told, ensemble, single_ages), names.values(), strict=True):
+        inputs = [*exported.session.runtime.get_inputs()]
+        inputs += exported.session.runtime.get_overridable_initializers()
+        shapes = {each.name: (each.type, each.shape) for each in inputs}
+        about = exported.session.runtime.get_modelmeta().custom_metadata_map
+        assert json.loads(about["covariates"]) == expected
+        own = {"covariates": ("tensor(float)", [2])} if expected else {}
+        assert shapes == own | {
+            "image": ("tensor(float)", ["height", "width"]),
+            "sex": ("tensor(float)", []),
+            "seed": ("tensor(int64)", []),
+        }
+
+
+@pytest.mark.parametrize("covariate", [0, 1])
+def test_a_file_that_takes_a_covariate_otherwise_is_found_out(
+    covariate: int, told: Exported
+) -> None:
+    other = copy.deepcopy(told.predictor)
+    (network,) = other.networks.values()
+    network.standardize.deviation[covariate] *= -1
+    with pytest.raises(UserError, match=r"months: .* differ from the predictor's by"):
+        compare(told.file, other, make_bins(other.config.bins))
+
+
 # ------------------------------------------------------------------------- the module of tensors
 
 
@@ -266,7 +346,10 @@ def _untrained(config: Config, folder: Path) -> TrainedModel:
         save_network(localizer, attention[region])
     for model in config.members("M"):
         networks[model.name] = folder / "ages.safetensors"
-        save_network(AgeNetwork(config.training, model, config.bins), networks[model.name])
+        count = len(config.table.covariates)
+        network = AgeNetwork(config.training, model, config.bins, count)
+        network.standardize.fit(np.tile([[100.0], [140.0]], count))
+        save_network(network, networks[model.name])
     calibration = Calibration(config.reading, make_bins(config.bins))
     save_network(
         calibration.fit(torch.randn(40, 240), 120 + torch.randn(40)), folder / "c.safetensors"
@@ -281,17 +364,20 @@ def _untrained(config: Config, folder: Path) -> TrainedModel:
         ["localization.component=peak", "localization.sex=false", "training.sex=false"],
         ["localization.hand.loss=l1", "localization.window=0", "localization.mirror=false"],
         ["contrast=none", "localization.region1.margin=0.2", "reading.rotations=[-10, 170]"],
+        ["table.covariates=[height, weight]", "training.sex=false", "reading.mirror=true"],
     ],
 )
 def test_any_configuration_is_read_alike(changes: list[str], tmp_path: Path) -> None:
     models = "training.models=[{name: M, regions: [region2, whole]}]"
     predictor = Predictor(_untrained(load_config("smoke", [models, *changes]), tmp_path))
     graph = PredictorGraph(predictor)
+    covariates = (150.0, UNKNOWN)[: len(graph.covariates)]
+    known = torch.tensor(covariates) if covariates else None
     for male, sign in ((True, 1.0), (None, 0.0)):
         for name in ("portrait", "landscape", "constant"):
             seed = torch.tensor(zlib.crc32(name.encode()))
-            said = graph(torch.from_numpy(IMAGES[name]), torch.tensor(sign), seed)
-            expected = answer(predictor, name, IMAGES[name], male)
+            said = graph(torch.from_numpy(IMAGES[name]), torch.tensor(sign), seed, known)
+            expected = answer(predictor, name, IMAGES[name], male, covariates)
             for output, value in zip(graph.outputs, said, strict=True):
                 np.testing.assert_allclose(value, expected[output], rtol=1e-4, atol=1e-5)
 

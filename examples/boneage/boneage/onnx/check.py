@@ -18,6 +18,8 @@ from boneage.predictor import SIGNS, Predictor
 
 Answer = dict[str, np.ndarray]
 """What is said of one image, by the names of the outputs."""
+Covariates = tuple[float, ...]
+"""What is told of one patient beside the sex, NaN for unknown; empty if nothing is known."""
 
 # Portrait and landscape, and the sex that each one is read with. They have 16 bits: of 8, whole
 # areas can lie midway between two of the networks' greys and fall to either by the last rounding.
@@ -26,6 +28,8 @@ _DRAWN = (((640, 480), True), ((333, 517), False), ((1000, 850), None))
 # rounding of one in a hundred greys of its crop. Months are a part of the bins' range.
 _MOST = {"months": 2e-3, "interval": 1e-2, "probabilities": 2e-3, "boxes": 0.5, "valid": 0}
 _IN_MONTHS = ("months", "interval")
+# In deviations from the mean; of each drawing, and of each covariate, another.
+_COVARIATES = (1.0, -1.0, math.nan)
 
 
 class Session:
@@ -40,21 +44,31 @@ class Session:
             file, options, providers=["CPUExecutionProvider"]
         )
 
-    def answer(self, name: str, pixels: np.ndarray, male: bool | None) -> Answer:
+    def answer(
+        self, name: str, pixels: np.ndarray, male: bool | None, covariates: Covariates = ()
+    ) -> Answer:
         """What the file says of an image (H, W), float32 in [0, 1]."""
         feeds = {
             "image": pixels,
             "sex": np.array(SIGNS[male], dtype=np.float32),
             "seed": np.array(zlib.crc32(name.encode())),
         }
+        if covariates:
+            feeds["covariates"] = np.array(covariates, dtype=np.float32)
         names = [output.name for output in self.runtime.get_outputs()]
         return dict(zip(names, self.runtime.run(names, feeds), strict=True))
 
 
-def answer(predictor: Predictor, name: str, pixels: np.ndarray, male: bool | None) -> Answer:
+def answer(
+    predictor: Predictor,
+    name: str,
+    pixels: np.ndarray,
+    male: bool | None,
+    covariates: Covariates = (),
+) -> Answer:
     """What the predictor says of an image (H, W), float32 in [0, 1]."""
     film = Film(even_contrast(pixels, predictor.config.contrast), male)
-    (reading,) = predictor.read([name], [film])
+    (reading,) = predictor.read([name], [film], [covariates])
     said = {
         "months": np.array(reading.months),
         "interval": np.array([reading.low, reading.high]),
@@ -84,8 +98,9 @@ def compare(file: Path, predictor: Predictor, bins: Bins) -> dict[str, float]:
     largest: dict[str, float] = {}
     for seed, (size, male) in enumerate(_DRAWN):
         pixels = generate(seed, config=PhantomConfig(size, bits=16)).image / np.float32(65535)
-        said = session.answer(str(seed), pixels, male)
-        for output, expected in answer(predictor, str(seed), pixels, male).items():
+        asked = str(seed), pixels, male, _covariates(predictor, seed)
+        said = session.answer(*asked)
+        for output, expected in answer(predictor, *asked).items():
             gap = _difference(said[output], expected)
             largest[output] = max(gap, largest.get(output, 0.0))
     for output, gap in largest.items():
@@ -96,6 +111,16 @@ def compare(file: Path, predictor: Predictor, bins: Bins) -> dict[str, float]:
                 f"roundings come to {most:.3g} at most; no file was written"
             )
     return largest
+
+
+def _covariates(predictor: Predictor, seed: int) -> Covariates:
+    """What is told of a drawing: numbers like those of training, and some that are unknown."""
+    network = next(iter(predictor.networks.values()))
+    known = zip(network.standardize.mean, network.standardize.deviation, strict=True)
+    return tuple(
+        (mean + _COVARIATES[(seed + place) % len(_COVARIATES)] * deviation).item()
+        for place, (mean, deviation) in enumerate(known)
+    )
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:

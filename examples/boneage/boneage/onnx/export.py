@@ -36,6 +36,7 @@ _MEANINGS = {
     "image": "grey values (H, W) in [0, 1] of the full scale: / 255 of 8 bits, / 65535 of 16",
     "sex": "1 male, -1 female, 0 unknown",
     "seed": "CRC-32 of the image's name, which chooses the grey that Region 1 is filled with",
+    "covariates": "what the metadata's covariates name, in this order; NaN where unknown",
     "months": "age",
     "interval": "ends of the 90% interval in months; NaN where the model knows none",
     "probabilities": "of the ages that the metadata's bins list",
@@ -68,11 +69,6 @@ def export_onnx(run: Path, file: Path, name: str | None = None) -> dict[str, flo
     import onnx
 
     model = open_model(run, name)
-    if model.config.table.covariates:
-        raise UserError(
-            f"model {model.name}: is told covariates ({', '.join(model.config.table.covariates)}), "
-            "for which the ONNX file has no input; export one without them"
-        )
     on_cpu = model.config.model_copy(update={"hardware": Hardware(accelerator="cpu")})
     predictor = Predictor(replace(model, config=on_cpu))
     with atomic_path(file) as temporary:
@@ -93,13 +89,15 @@ def _convert(graph: PredictorGraph) -> ModelProto:
         "sex": torch.tensor(0.0),
         "seed": torch.tensor(0),
     }
+    if graph.covariates:
+        example["covariates"] = torch.zeros(len(graph.covariates))
     sides = {0: Dim("height", min=_LEAST_SIDE), 1: Dim("width", min=_LEAST_SIDE)}
     with OnnxOperators():
         program = torch.export.export(
             graph,
             (),
             example,
-            dynamic_shapes={"image": sides, "sex": None, "seed": None},
+            dynamic_shapes=dict.fromkeys(example) | {"image": sides},
             strict=False,
         )
     converted = torch.onnx.export(
@@ -107,7 +105,7 @@ def _convert(graph: PredictorGraph) -> ModelProto:
         opset_version=_OPSET,
         input_names=list(example),
         output_names=list(graph.outputs),
-        dynamic_shapes={"image": {0: "height", 1: "width"}, "sex": None, "seed": None},
+        dynamic_shapes=dict.fromkeys(example) | {"image": {0: "height", 1: "width"}},
         verbose=False,
         # Rewriting takes longer than all else, and runtimes do it when they load the file.
         optimize=False,
@@ -134,10 +132,14 @@ def _describe(written: ModelProto, graph: PredictorGraph, model: TrainedModel) -
 
     written.doc_string = _ABOUT
     written.graph.name = "boneage"
-    for value in (*written.graph.input, *written.graph.output):
-        value.doc_string = _MEANINGS[value.name]
+    for port in (*written.graph.input, *written.graph.output):
+        port.doc_string = _MEANINGS[port.name]
     # An input with a value of its own need not be given.
-    written.graph.initializer.append(numpy_helper.from_array(np.array(0), "seed"))
+    own = {"seed": np.array(0)}
+    if graph.covariates:
+        own["covariates"] = np.full(len(graph.covariates), np.nan, dtype=np.float32)
+    for name, value in own.items():
+        written.graph.initializer.append(numpy_helper.from_array(value, name))
     bins, packages = graph.bins, ("onnx", "onnxscript")
     about = {
         "about": _ABOUT,
@@ -152,6 +154,7 @@ def _describe(written: ModelProto, graph: PredictorGraph, model: TrainedModel) -
         "regions": REGIONS,
         "thresholds": model.thresholds,
         "contrast": model.config.contrast,
+        "covariates": graph.covariates,
         "versions": versions() | {package: metadata.version(package) for package in packages},
     }
     texts = {

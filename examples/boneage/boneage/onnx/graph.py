@@ -28,6 +28,7 @@ class PredictorGraph(nn.Module):
             copied.
 
     Attributes:
+        covariates: Names of what the age networks are told beside the sex.
         outputs: Names of what `forward` gives.
         bins: The bins of the probabilities.
     """
@@ -35,6 +36,7 @@ class PredictorGraph(nn.Module):
     def __init__(self, predictor: Predictor):
         super().__init__()
         self.config = predictor.config
+        self.covariates = predictor.config.table.covariates
         self.thresholds = predictor.thresholds
         self.localizers = nn.ModuleDict(
             {region: _centred(network) for region, network in predictor.localizers.items()}
@@ -49,13 +51,16 @@ class PredictorGraph(nn.Module):
         self.bins = self.calibration.bins
 
     @torch.no_grad()
-    def forward(self, image: Tensor, sex: Tensor, seed: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, image: Tensor, sex: Tensor, seed: Tensor, covariates: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Read the age of one image.
 
         Args:
             image: Grey values (H, W), float32 in [0, 1] of the full scale, of a left hand.
             sex: Shape (), +1 male, -1 female, 0 unknown.
             seed: Shape (), int64: tells the grey that Region 1 is filled with.
+            covariates: Shape (C,), NaN for unknown; by default all are.
 
         Returns:
             Months (); ends of the 90% interval (2,), NaN where none is known; boxes (R, 4) in
@@ -64,12 +69,13 @@ class PredictorGraph(nn.Module):
         """
         pixels, sex = even_contrast(image, self.config.contrast)[None, None], sex[None]
         regions = self._localize(pixels, sex, seed[None])
-        reading = self.config.reading
-        outputs = mix([
-            ask(cast(AgeNetwork, network), self._cut(pixels, regions, model), sex, reading)
-            for model, network in zip(self.models, self.networks, strict=True)
-        ])  # fmt: skip
-        ages = self.calibration(outputs)
+        known = None if covariates is None else covariates[None]
+        outputs = []
+        for model, network in zip(self.models, self.networks, strict=True):
+            seen = self._cut(pixels, regions, model)
+            outputs.append(ask(cast(AgeNetwork, network), seen, sex, self.config.reading, known))
+        mixed = mix(outputs)
+        ages = self.calibration(mixed)
         said = (
             ages.months[0],
             torch.cat([ages.low, ages.high]),
@@ -78,7 +84,7 @@ class PredictorGraph(nn.Module):
         )
         if "probabilities" not in self.outputs:
             return said
-        return *said, self.calibration.distribution(outputs).probs[0]
+        return *said, self.calibration.distribution(mixed).probs[0]
 
     def _localize(self, pixels: Tensor, sex: Tensor, seeds: Tensor) -> dict[str, Regions]:
         plan = self.config.localization
