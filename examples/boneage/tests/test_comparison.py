@@ -10,11 +10,12 @@ from rich.console import Console
 
 from boneage.comparison import search
 from boneage.comparison.compare import compare_losses
-from boneage.comparison.features import Features
+from boneage.comparison.features import Features, load_features
 from boneage.comparison.heads import HeadTrainer
 from boneage.comparison.outputs import score
 from boneage.config import LOSSES, SCALAR_LOSSES, Config, load_config
 from boneage.data import splits
+from boneage.data.samples import Samples
 from boneage.networks.regressor import as_distribution
 from boneage.run_folder import Stage, read_json
 
@@ -32,6 +33,20 @@ def _features(count: int = 256) -> Features:
     """Ages that are a bent function of the first two of eight features, and nothing else."""
     inputs = torch.randn(count, 8, generator=torch.Generator().manual_seed(count))
     return Features(inputs, 30 + 10 * inputs[:, 0] + 4 * inputs[:, 1].abs())
+
+
+def _samples(parts: list[str], months: np.ndarray, covariates: np.ndarray) -> Samples:
+    count = len(parts)
+    return Samples(
+        ids=tuple(map(str, range(count))),
+        parts=np.array(parts),
+        months=months.astype(np.float32),
+        male=np.arange(count) % 2 == 0,
+        shapes=np.full((count, 2), 9),
+        paths=tuple(map(Path, map(str, range(count)))),
+        truth={},
+        covariates=covariates.astype(np.float32),
+    )
 
 
 @pytest.fixture
@@ -59,6 +74,41 @@ def test_trials_fill_their_ranges_evenly() -> None:
         assert places.max() <= 1
         counts, _ = np.histogram(places, bins=4, range=(0, 1))
         assert counts.min() >= 12
+
+
+def test_heads_are_told_sex_and_covariates_beside_the_features(tmp_path: Path) -> None:
+    """Each in deviations from the mean of those that learn; what is unknown counts as the mean."""
+    parts = [splits.TRAIN] * 3 + [splits.VALIDATION, splits.TEST]
+    height, weight = [100, 140, np.nan, 160, np.nan], [7, 7, 7, 7, 9]
+    samples = _samples(parts, np.arange(5), np.array([height, weight]).T)
+    np.save(tmp_path / "features.npy", np.array([[1], [2], [3], [4], [5]], dtype=np.float32))
+    told = load_features(Stage(tmp_path, "key"), samples)
+    expected = {
+        splits.TRAIN: [[-1, 1, -1, 0], [0, -1, 1, 0], [1, 1, 0, 0]],
+        splits.VALIDATION: [[2, -1, 2, 0]],
+        splits.TEST: [[3, 1, 0, 2]],
+    }
+    for part, rows in expected.items():
+        torch.testing.assert_close(told[part].inputs, torch.tensor(rows, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("loss", ["l1", "ldl"])
+def test_heads_learn_from_covariates(tmp_path: Path, loss: str) -> None:
+    """Of ages that are in the covariate alone, heads without it know no more than their median."""
+    rng = np.random.default_rng(0)
+    parts = [splits.TRAIN] * 400 + [splits.VALIDATION] * 50 + [splits.TEST] * 100
+    months = rng.uniform(5, 55, len(parts))
+    config = load_config("smoke", [*SMALL, "comparison.dropout=0", "training.sigma=5"])
+    np.save(tmp_path / "features.npy", rng.normal(size=(len(parts), 4)).astype(np.float32))
+    errors = []
+    for covariates in (100 + months[:, None], np.empty((len(parts), 0))):
+        features = load_features(Stage(tmp_path, "key"), _samples(parts, months, covariates))
+        trainer = HeadTrainer(config, features, BINS)
+        network = trainer.fit(loss, {"learning_rate": 1e-2, "weight_decay": 1e-3}, seed=0)
+        said = as_distribution(trainer.tell(network, splits.TEST), BINS).mean
+        errors.append((said - features[splits.TEST].months).abs().mean())
+    assert errors[0] < 3
+    assert errors[1] > 10
 
 
 @pytest.mark.parametrize("loss", LOSSES)

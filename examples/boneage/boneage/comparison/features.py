@@ -19,13 +19,14 @@ from boneage.data.cache import View, write_views
 from boneage.data.samples import Samples
 from boneage.networks.backbones import FeatureNetwork
 from boneage.networks.devices import pick_device
+from boneage.networks.regressor import Standardize
 from boneage.run_folder import Stage, atomic_path, read_array
 
 _FILE = "features.npy"
 
 
 class Features(NamedTuple):
-    """Features (N, F) float32, standardized on those that learn, and ages (N,) in months."""
+    """Inputs (N, F) float32 of heads, standardized on those that learn, and ages (N,) in months."""
 
     inputs: Tensor
     months: Tensor
@@ -55,12 +56,16 @@ def extract(config: Config, stage: Stage, data: Path, prepared: Stage, console: 
 
 
 def load_features(stage: Stage, samples: Samples) -> dict[str, Features]:
-    """Features and sex of the images that learn, choose and test, by the name of their part."""
+    """Features, sex and covariates of the images that learn, choose and test, by their part."""
     features = torch.from_numpy(read_array(stage / _FILE))
-    learn = features[torch.from_numpy(samples.rows(splits.TRAIN))]
+    learning = samples.rows(splits.TRAIN)
+    learn = features[torch.from_numpy(learning)]
     # A feature that never varies says nothing, whatever it is divided by.
     features = (features - learn.mean(0)) / learn.std(0).clamp(min=1e-6)
-    inputs = torch.cat([features, signed_sex(samples.male)[:, None]], dim=1)
+    standardize = Standardize(samples.covariates.shape[1])
+    standardize.fit(samples.covariates[learning])
+    covariates = standardize(torch.from_numpy(samples.covariates), len(samples))
+    inputs = torch.cat([features, signed_sex(samples.male)[:, None], covariates], dim=1)
     months = torch.from_numpy(samples.months)
     rows = {
         part: torch.from_numpy(samples.rows(part))
