@@ -164,14 +164,12 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 7860,
 ) -> None:
     """Show a local web page that reads the age of one radiograph at a time."""
+    from boneage.extras import check_extra
     from boneage.model_folder import open_model
 
-    try:
-        from boneage.app import page
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise UserError("boneage app needs Gradio: pip install 'gradio>=6.31'") from None
+    check_extra("app", ("gradio",), "to show the page")
+    from boneage.app import page
+
     if host not in _LOOPBACK:
         console.print(
             f"[yellow]warning:[/] whoever can reach {escape(host)} can use the page; "

@@ -326,7 +326,8 @@ def test_without_gradio_the_command_says_what_to_install(finished: Path) -> None
     code = "import sys; sys.modules['gradio'] = None; from boneage.cli import main; main()"
     done = _run(sys.executable, "-c", code, "app", "--run", str(finished))
     assert done.returncode == 1
-    assert "pip install 'gradio" in done.stderr
+    assert "gradio: not installed, and needed to show the page; " in done.stderr
+    assert "pip install -e 'examples/boneage[app]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

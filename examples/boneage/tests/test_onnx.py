@@ -260,7 +260,7 @@ def test_without_the_packages_the_command_names_them(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else known(name)
     )
-    with pytest.raises(UserError, match=r"^onnxruntime: not installed.*boneage\[onnx\]"):
+    with pytest.raises(UserError, match=r"^onnxruntime: not installed, .* ONNX; .*boneage\[onnx\]"):
         onnx_export.export_onnx(finished, tmp_path / "model.onnx")
     assert left_in(tmp_path) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from importlib import metadata
@@ -13,7 +12,7 @@ import torch
 from torch.export import Dim
 
 from boneage.config import REGIONS, Hardware
-from boneage.errors import UserError
+from boneage.extras import check_extra
 from boneage.model_folder import TrainedModel, open_model
 from boneage.onnx.check import compare
 from boneage.onnx.graph import PredictorGraph
@@ -25,7 +24,6 @@ from boneage.stages.evaluate import versions
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _OPSET = 18
 _LEAST_SIDE = 8
 _ABOUT = (
@@ -60,12 +58,7 @@ def export_onnx(run: Path, file: Path, name: str | None = None) -> dict[str, flo
         UserError: If there is no such model, a package is missing, or the file cannot be written
             or answers otherwise than the predictor. No new file is left then.
     """
-    missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
-    if missing:
-        raise UserError(
-            f"{', '.join(missing)}: not installed, and needed to write ONNX; "
-            "pip install 'boneage[onnx]'"
-        )
+    check_extra("onnx", ("onnx", "onnxscript", "onnxruntime"), "to write ONNX")
     import onnx
 
     model = open_model(run, name)
