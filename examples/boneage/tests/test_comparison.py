@@ -18,6 +18,7 @@ from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.networks.regressor import as_distribution
 from boneage.run_folder import Stage, read_json
+from boneage.stages import plan
 
 QUIET = Console(quiet=True)
 BINS = Bins(1, 60, unit="months")
@@ -240,8 +241,14 @@ def small() -> Config:
     )
 
 
-def test_a_whole_comparison_and_what_it_leaves_alone(small: Config, tmp_path: Path) -> None:
+def test_a_whole_comparison_and_what_it_leaves_alone(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_through, look = [], plan.image_files
+    monkeypatch.setattr(plan, "image_files", lambda *at: looked_through.append(at) or look(*at))
     results = compare_losses(small, tmp_path, QUIET)
+    # Of large data sets that takes a while, and there are many networks.
+    assert len(looked_through) == 1
     assert results == read_json(tmp_path / "losses.json")
     assert tuple(results["heads"]) == LOSSES
     assert len(results["scan"]) == 2

@@ -53,7 +53,7 @@ def compare_losses(config: Config, folder: Path, console: Console) -> dict[str, 
     seconds = stages.seconds()
     wholes: dict[str, Stage] = {}
     for loss in config.comparison.whole:
-        for task in whole_tasks(loss, stages.chosen(loss), config, folder, data):
+        for task in whole_tasks(loss, stages.chosen(loss), config, folder, stages.data_key):
             do_task(task, console)
             wholes[loss] = task.stage
             seconds[task.title] = round(task.stage.seconds, 1)

@@ -15,8 +15,12 @@ _HEADS = {"hidden", "dropout", "epochs", "batch_size", "trials", "seeds"}
 
 @dataclass(frozen=True)
 class ComparisonStages:
-    """The stages of the heads, each with its folder and the key of what it is computed from."""
+    """The stages of the heads, each with its folder and the key of what it is computed from.
 
+    `data_key` is that of the data set: see `RunStages`.
+    """
+
+    data_key: str
     prepared: Stage
     features: Stage
     heads: dict[str, Stage]
@@ -43,6 +47,7 @@ def plan_comparison(config: Config, folder: Path, data: Path) -> ComparisonStage
     heads = {loss: Stage(folder / f"heads-{loss}", make_key(learned, loss)) for loss in LOSSES}
     scanned = make_key(heads["ldl"].key, plan.sigmas, plan.weights)
     return ComparisonStages(
+        data_key=run.data_key,
         prepared=run.prepared,
         features=Stage(folder / "features", seen),
         heads=heads,

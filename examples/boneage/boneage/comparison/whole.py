@@ -18,7 +18,7 @@ from boneage.networks.reading import ask_all
 from boneage.pipeline import Task
 from boneage.run_folder import Stage, read_json, write_json
 from boneage.stages.crop import model_images
-from boneage.stages.plan import RunStages, make_key, plan_stages
+from boneage.stages.plan import RunStages, make_key, plan_keyed
 from boneage.stages.read import load_model
 from boneage.stages.train import train
 
@@ -47,7 +47,7 @@ class _Networks:
 
 
 def whole_tasks(
-    loss: str, chosen: Trial, config: Config, folder: Path, data: Path
+    loss: str, chosen: Trial, config: Config, folder: Path, data_key: str
 ) -> Iterator[Task]:
     """Train a loss's networks on the whole images, then let all of them tell the ages.
 
@@ -55,7 +55,7 @@ def whole_tasks(
     networks take the loss's own, not the learning rate.
     """
     rates = {
-        rate: _networks(loss, rate, chosen, config, folder, data)
+        rate: _networks(loss, rate, chosen, config, folder, data_key)
         for rate in config.comparison.rates
     }
     for networks in rates.values():
@@ -69,7 +69,7 @@ def whole_tasks(
 
 
 def _networks(
-    loss: str, rate: float, chosen: Trial, config: Config, folder: Path, data: Path
+    loss: str, rate: float, chosen: Trial, config: Config, folder: Path, data_key: str
 ) -> _Networks:
     own = {name: value for name, value in chosen.items() if name in Training.model_fields}
     models = tuple(
@@ -80,7 +80,7 @@ def _networks(
     own |= {"schedule": schedule, "models": models}
     training = config.training.model_copy(update=own)
     config = config.model_copy(update={"training": training})
-    return _Networks(config, plan_stages(config, folder, data))
+    return _Networks(config, plan_keyed(config, folder, data_key))
 
 
 def _tell(networks: _Networks, stage: Stage, errors: dict[float, float]) -> None:

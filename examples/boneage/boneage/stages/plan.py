@@ -66,12 +66,12 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
 
     Without the data set the keys fit no stage: good for reading a run, not for going on.
     """
+    return plan_keyed(config, folder, _data_key(config, data))
+
+
+def plan_keyed(config: Config, folder: Path, data_key: str) -> RunStages:
+    """`plan_stages` by a key of the data set that is known, so that it is not read again."""
     plan = config.localization
-    data_key = make_key(
-        config.digest("split", "bins", "contrast", "table"),
-        _data_digest(data, config.table),
-        (config.digest("phantom"), phantom.fingerprint()) if config.data is None else "",
-    )
     # The stages after it each read one size: another size asks for these images, not for theirs.
     sizes = {region: getattr(plan, region).size for region in REGIONS}, config.training.size
     prepared = Stage(folder / "prepare", make_key(data_key, sizes))
@@ -118,6 +118,15 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
 
 def _learned_with(config: Config) -> tuple[str, str]:
     return config.digest("bins", "seed"), config.hardware.precision
+
+
+def _data_key(config: Config, data: Path | None) -> str:
+    """The key of the data set, as it is split and its contrast evened; all its files are read."""
+    return make_key(
+        config.digest("split", "bins", "contrast", "table"),
+        _data_digest(data, config.table),
+        (config.digest("phantom"), phantom.fingerprint()) if config.data is None else "",
+    )
 
 
 def _data_digest(data: Path | None, table: Table) -> str:
