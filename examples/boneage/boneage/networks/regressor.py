@@ -68,13 +68,12 @@ class AgeNetwork(nn.Module):
     def answer(self, images: Tensor, sex: Tensor, covariates: Tensor | None = None) -> Tensor:
         """As `forward`. An unknown sex was never trained: its answer is that of either, mixed."""
         seen = self._look(images)
-        output = self._read(seen, sex, covariates)
         if not self.sex:
-            return output
-        supposed = [torch.full_like(sex, told) for told in (1, -1)]
-        either = mix([self._read(seen, each, covariates) for each in supposed])
-        unknown = sex == 0
-        return torch.where(unknown[:, None] if output.ndim == 2 else unknown, either, output)
+            return self._read(seen, sex, covariates)
+        supposed = [torch.full_like(sex, sign) for sign in (1, -1)]
+        male, female = (self._read(seen, each, covariates) for each in supposed)
+        told = sex[:, None] if male.ndim == 2 else sex
+        return torch.where(told == 0, mix([male, female]), torch.where(told > 0, male, female))
 
     def _cells(self, size: int) -> int:
         training = self.features.training
