@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ldlcam import (
     BinCrossEntropyLoss,
     Bins,
@@ -17,6 +19,16 @@ from torch import Tensor, nn
 from boneage.config import Training
 
 _OF_LABELS = ("kl", "ldl")
+_LOSSES: dict[str, Callable[[Bins, Training], nn.Module]] = {
+    "l1": lambda bins, own: nn.L1Loss(),
+    "l2": lambda bins, own: nn.MSELoss(),
+    "cross-entropy": lambda bins, own: BinCrossEntropyLoss(bins),
+    "kl": lambda bins, own: LabelDivergenceLoss(bins, own.sigma),
+    "mean-variance": lambda bins, own: MeanVarianceLoss(bins, own.mean_weight, own.variance_weight),
+    "crps": lambda bins, own: CRPSLoss(bins),
+    "expectation": lambda bins, own: ExpectationLoss(bins),
+    "ldl": lambda bins, own: ExpectationLDLLoss(bins, own.sigma, own.weight),
+}
 
 
 def make_loss(name: str, bins: Bins, config: Training) -> nn.Module:
@@ -30,21 +42,7 @@ def make_loss(name: str, bins: Bins, config: Training) -> nn.Module:
     Returns:
         The loss; outputs are ages (N,) for those in `SCALAR_LOSSES`, and else logits (N, K).
     """
-    if name == "l1":
-        return nn.L1Loss()
-    if name == "l2":
-        return nn.MSELoss()
-    if name == "cross-entropy":
-        return BinCrossEntropyLoss(bins)
-    if name == "mean-variance":
-        return MeanVarianceLoss(bins, config.mean_weight, config.variance_weight)
-    if name == "kl":
-        return LabelDivergenceLoss(bins, config.sigma)
-    if name == "crps":
-        return CRPSLoss(bins)
-    if name == "expectation":
-        return ExpectationLoss(bins)
-    return ExpectationLDLLoss(bins, config.sigma, config.weight)
+    return _LOSSES[name](bins, config)
 
 
 def make_labels(name: str, months: Tensor, bins: Bins, config: Training) -> Tensor | None:
