@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,43 @@ def losses(
     from boneage.comparison.compare import compare_losses
 
     compare_losses(_configure(out, preset, data, changes), out, console)
+
+
+@app.command()
+def table(
+    number: Annotated[int, typer.Argument(min=1, max=5, help="Which of the paper's tables.")],
+    out: Out = Path("runs/paper"),
+    preset: Preset = None,
+    data: Data = None,
+    changes: Overrides = None,
+) -> None:
+    """Reproduce a table of the paper: train what it needs, and lay its figures beside ours."""
+    from boneage.experiments.run import Paper
+
+    config = _configure(out, preset, data, changes)
+    Paper(config, out, console, _command()).table(number)
+
+
+@app.command()
+def figure(
+    number: Annotated[int, typer.Argument(help="Which of the paper's figures: 1, 3, 4 or 5.")],
+    out: Out = Path("runs/paper"),
+    preset: Preset = None,
+    data: Data = None,
+    changes: Overrides = None,
+) -> None:
+    """Reproduce a figure of the paper: train what it needs, and draw it."""
+    from boneage.experiments.run import FIGURES, Paper
+
+    if number not in FIGURES:
+        raise UserError(f"figure {number}: expected one of {', '.join(map(str, FIGURES))}")
+    config = _configure(out, preset, data, changes)
+    Paper(config, out, console, _command()).figure(number)
+
+
+def _command() -> str:
+    """The command as it was given."""
+    return shlex.join(["boneage", *sys.argv[1:]])
 
 
 @app.command()

@@ -33,7 +33,7 @@ TRUTH = {
     "region2": ("Wrist", "Metacarpal"),
 }
 
-Region = Literal["whole", "hand", "region1", "region2"]
+Region = Literal["whole", "hand", "region1", "region2", "erased"]
 Loss = Literal["l1", "l2", "cross-entropy", "kl", "mean-variance", "crps", "expectation", "ldl"]
 LOSSES: tuple[str, ...] = get_args(Loss)
 # Losses of a network that tells one number; the others are of one that tells a distribution.
@@ -190,6 +190,7 @@ class Localizer(Section):
 
     With a `size` of a multiple of the backbone's stride and one pixel, a heat map lies where the
     network looked; with another it may be off by up to half a cell.
+    Its threshold is chosen on annotated boxes where there are any, unless `choose` is false.
     Its `heatmap` is the class activation map, or the evidence map, which sums to the score. Under
     max pooling evidence lies in single cells: `smoothing` spreads it, and is the standard
     deviation of a Gaussian in cells.
@@ -203,6 +204,7 @@ class Localizer(Section):
     heatmap: Literal["activation", "evidence"] = "activation"
     smoothing: float = Field(0, ge=0, le=10)
     threshold: Fraction = 0.2
+    choose: bool = True
     margin: float = Field(0, ge=0)
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
@@ -248,6 +250,8 @@ class Localization(Section):
 class Model(Section):
     """One age model: the regions in its input channels and the loss it is trained with.
 
+    `erased` is the whole image with Region 1 erased.
+
     A `seed` of its own trains it anew from another start; without, it has the run's.
     """
 
@@ -260,15 +264,17 @@ class Model(Section):
 class Training(Section):
     """What all age models of a run share.
 
-    `sigma` is that of the labels of `ldl` and `kl` in months, `weight` that of the divergence in
-    `ldl` (by default sigma); `mean_weight` and `variance_weight` are those of `mean-variance`, by
-    default the published ones, which are for years.
+    `sex_layers` are the widths of the layers through which sex and covariates go. `sigma` is that
+    of the labels of `ldl` and `kl` in months, `weight` that of the divergence in `ldl` (by default
+    sigma); `mean_weight` and `variance_weight` are those of `mean-variance`, by default the
+    published ones, which are for years.
     """
 
     size: int = Field(112, ge=32)
     backbone: Backbone = Backbone()
     head_channels: int = Field(256, ge=1)
     sex: bool = True
+    sex_layers: tuple[Count, ...] = (32,)
     sigma: float = Field(15, gt=0)
     weight: float | None = Field(None, ge=0)
     mean_weight: float = Field(0.2 / 144, ge=0)
@@ -287,6 +293,10 @@ class Training(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"models: expected different names, got {names}")
         return self
+
+    def sees(self, region: str) -> bool:
+        """Whether any of the models sees that region."""
+        return any(region in model.regions for model in self.models)
 
 
 class Reading(Section):
@@ -337,6 +347,29 @@ class LossComparison(Section):
         return self
 
 
+class Experiments(Section):
+    """What `boneage table` and `boneage figure` vary, each network trained from every seed.
+
+    `backbones` are those of Table II, `sizes` those of Table IV, the first of which is also that of
+    Tables II and III. `thresholds`, shares of a map's maximum, and `lambdas`, weights on the
+    published scale, are those of Figure 5, which stand for the published ones by their places.
+    """
+
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        *("vgg19", "inception_v3", "resnet50", "legacy_xception"),
+    )
+    sizes: Annotated[tuple[Annotated[int, Field(ge=32)], ...], Field(min_length=1)] = (
+        *(224, 336, 448, 560, 720),
+    )
+    thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
+        *(0.051, 0.129, 0.145, 0.165, 0.18, 0.212),
+    )
+    lambdas: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        *(0, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
+    )
+
+
 class Hardware(Section):
     """What the networks train on, and the precision that they train in."""
 
@@ -361,6 +394,7 @@ class Config(Section):
     training: Training = Training()
     reading: Reading = Reading()
     comparison: LossComparison = LossComparison()
+    experiments: Experiments = Experiments()
     hardware: Hardware = Hardware()
     bootstrap: int = Field(2000, ge=100)
     seed: Seed = 0

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from boneage.config import REGIONS, Backbone, Config, load_config
+from boneage.config import Backbone, Config, load_config
 from boneage.errors import UserError
 from boneage.networks.backbones import check_backbone
 from boneage.networks.training import check_hardware
@@ -57,7 +57,7 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
     write_config(config, folder)
     _forget_results(folder, stages)
     write_json(folder / "plan.json", stages.keys())
-    for task in _tasks(config, data, stages, console):
+    for task in run_tasks(config, data, stages, console):
         if STAGES.index(task.command) <= last:
             do_task(task, console)
     if last >= STAGES.index("evaluate"):
@@ -77,11 +77,11 @@ def _forget_results(folder: Path, stages: RunStages) -> None:
                 (folder / name).unlink(missing_ok=True)
 
 
-def _tasks(config: Config, data: Path, stages: RunStages, console: Console) -> Iterator[Task]:
+def run_tasks(config: Config, data: Path, stages: RunStages, console: Console) -> Iterator[Task]:
     """All work of a run, each task after those that it needs."""
     prepared, cropped = stages.prepared, stages.cropped
     yield Task("prepare", "prepare", prepared, partial(prepare, config, prepared, data, console))
-    for region in REGIONS:
+    for region in stages.found():
         attention, found = stages.attention[region], stages.regions[region]
         erased = stages.regions["region1"] if region == "region2" else None
         learn = partial(
@@ -90,8 +90,10 @@ def _tasks(config: Config, data: Path, stages: RunStages, console: Console) -> I
         yield Task("localize", f"attention {region}", attention, learn)
         look = partial(find, config, region, found, prepared, attention, erased, console)
         yield Task("localize", f"regions {region}", found, look)
-    cut = partial(crop, config, cropped, data, prepared, stages.regions, console)
-    yield Task("crop", "crop", cropped, cut)
+    if stages.cut:
+        regions = {name: stages.regions[name] for name in stages.cut}
+        cut = partial(crop, config, cropped, data, prepared, regions, console)
+        yield Task("crop", "crop", cropped, cut)
     for model in config.training.models:
         own = stages.models[model.name]
         learn = partial(train, config, model, own, prepared, cropped)

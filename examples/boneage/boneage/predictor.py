@@ -139,7 +139,7 @@ class Predictor:
         unknown = (math.nan,) * len(self.config.table.covariates)
         known = torch.tensor([each or unknown for each in covariates or [None] * len(films)])
         regions = self._localize(names, images, sex)
-        crops = self._crop(images, regions)
+        crops = self._crop(names, images, regions)
         outputs = []
         for model, network in self.networks.items():
             seen = torch.stack([crops[name] for name in model.regions], dim=1)
@@ -182,17 +182,23 @@ class Predictor:
         return regions
 
     def _crop(
-        self, images: Sequence[np.ndarray], regions: Mapping[str, Regions]
+        self,
+        names: Sequence[str],
+        images: Sequence[np.ndarray],
+        regions: Mapping[str, Regions],
     ) -> dict[str, Tensor]:
         """What the age networks see of images: (N, S, S) uint8 for each of their regions."""
         size = self.config.training.size
         crops: dict[str, Tensor] = {}
         for name in dict.fromkeys(name for model in self.networks for name in model.regions):
-            boxes = [None] * len(images) if name == "whole" else regions[name].boxes.numpy()
-            cuts = [
+            boxes = regions[name].boxes.numpy() if name in regions else [None] * len(images)
+            cuts = np.stack([
                 render(image, [(size, box)])[0] for image, box in zip(images, boxes, strict=True)
-            ]
-            crops[name] = torch.from_numpy(np.stack(cuts))
+            ])  # fmt: skip
+            if name == "erased":
+                shapes = torch.tensor([image.shape for image in images])
+                cuts = erase_region(cuts, regions["region1"], shapes, names)
+            crops[name] = torch.from_numpy(cuts)
         return crops
 
 

@@ -31,6 +31,11 @@ TABLE = "boneage-training-dataset.csv"
 PATIENT = "Doe^Jane"
 
 
+def search_path(first: Path) -> str:
+    """Where a started Python looks for modules: in that folder, then where this one was told to."""
+    return os.pathsep.join([str(first), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def noise(seed: int, height: int = 24, width: int = 18) -> np.ndarray:
     """A radiograph's stand-in (H, W) uint8 that no other seed has."""
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)

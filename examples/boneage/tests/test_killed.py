@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import search_path
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -59,7 +60,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(die_at: int = 0) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"PYTHONPATH": str(tmp_path), "DIE_AT": str(die_at)}
+        environment = os.environ | {"PYTHONPATH": search_path(tmp_path), "DIE_AT": str(die_at)}
         with open(tmp_path / "log", "wb") as log:
             # A group of its own, which is killed with all that read images for it.
             process = subprocess.Popen(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PATIENT, dicom, write_dicom
+from conftest import PATIENT, dicom, search_path, write_dicom
 from PIL import Image
 from rich.console import Console
 from safetensors.numpy import load_file
@@ -484,7 +484,7 @@ def test_two_processes_of_torchrun_write_the_table_of_one(finished: Path, tmp_pa
     for start, out in (([sys.executable, "-m"], "one.csv"), (torchrun, "two.csv")):
         command = [*start, "boneage", *asked, str(tmp_path / out)]
         script = "import boneage.shards as s; s.SHARD = 16"
-        environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": search_path(tmp_path), "OMP_NUM_THREADS": "1"}
         (tmp_path / "sitecustomize.py").write_text(script)
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from boneage.networks.reading import ask_all
 from boneage.pipeline import Task
 from boneage.run_folder import Stage, read_json, write_json
 from boneage.stages.crop import model_images
-from boneage.stages.plan import RunStages, make_key, plan_keyed
+from boneage.stages.plan import RunStages, in_folder, make_key, plan_keyed
 from boneage.stages.read import load_model
 from boneage.stages.train import train
 
@@ -80,7 +80,7 @@ def _networks(
     own |= {"schedule": schedule, "models": models}
     training = config.training.model_copy(update=own)
     config = config.model_copy(update={"training": training})
-    return _Networks(config, plan_keyed(config, folder, data_key))
+    return _Networks(config, plan_keyed(config, in_folder(folder), data_key))
 
 
 def _tell(networks: _Networks, stage: Stage, errors: dict[float, float]) -> None:

@@ -15,6 +15,10 @@ from boneage.errors import UserError
 _PACKAGED = "tf_efficientnet_lite0"
 
 
+class MissingWeights(UserError):
+    """The pretrained weights of a network cannot be had here."""
+
+
 class FeatureNetwork(nn.Module):
     """A timm network cut at one stride, for stacked grey regions in [0, 1].
 
@@ -77,7 +81,7 @@ def _create(config: Backbone) -> nn.Module:
         if not timm.is_model(config.name):
             raise UserError(f"backbone {config.name!r}: timm has no network of that name") from None
         if config.pretrained:
-            raise UserError(
+            raise MissingWeights(
                 f"backbone {config.name}: the pretrained weights cannot be loaded from the hub "
                 f"({type(error).__name__}); go online, take {_PACKAGED}, whose weights are "
                 "installed, or set backbone.pretrained=false"

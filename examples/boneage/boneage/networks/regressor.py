@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,11 +14,9 @@ from boneage.config import SCALAR_LOSSES, BinRange, Model, Training
 from boneage.networks.backbones import FeatureNetwork
 from boneage.networks.bins import make_bins
 
-_SEX_UNITS = 32
-
 
 class AgeNetwork(nn.Module):
-    """Backbone, convolution, max pooling, sex through 32 units, and the ages.
+    """Backbone, convolution, max pooling, sex through small layers, and the ages.
 
     The head is the published one: a 3x3 convolution without activation and a 3x3 max pooling,
     flattened, beside 32 linear units for the sex, then one linear layer. That has one output a bin;
@@ -42,7 +41,7 @@ class AgeNetwork(nn.Module):
         width = config.head_channels * (cells // min(3, cells)) ** 2
         self.standardize = Standardize(covariates)
         told = (1 if config.sex else 0) + covariates
-        self.head = make_head(model.loss, width, told, self.bins)
+        self.head = make_head(model.loss, width, told, self.bins, config.sex_layers)
 
     def forward(self, images: Tensor, sex: Tensor, covariates: Tensor | None = None) -> Tensor:
         """What is to be said of images: logits (N, K), or ages (N,).
@@ -109,28 +108,38 @@ class Standardize(nn.Module):
         return ((covariates - self.mean) / self.deviation).nan_to_num()
 
 
-def make_head(loss: str, in_features: int, covariates: int, bins: Bins) -> nn.Module:
-    """The last layers of a network for that loss: one output a bin, or a single one."""
+def make_head(
+    loss: str, in_features: int, covariates: int, bins: Bins, layers: Sequence[int] = ()
+) -> nn.Module:
+    """The last layers of a network for that loss: one output a bin, or a single one.
+
+    Covariates go through layers of the given widths first.
+    """
     if loss in SCALAR_LOSSES:
-        return ScalarHead(in_features, covariates, bins)
-    return ExpectationHead(in_features, bins, covariates=covariates, covariate_hidden=(_SEX_UNITS,))
+        return ScalarHead(in_features, covariates, bins, layers)
+    return ExpectationHead(in_features, bins, covariates=covariates, covariate_hidden=layers)
 
 
 class ScalarHead(nn.Module):
     """Features and sex -> one age in months (N,), for regression with the L1 or the L2 loss."""
 
-    def __init__(self, in_features: int, covariates: int, bins: Bins):
+    def __init__(self, in_features: int, covariates: int, bins: Bins, layers: Sequence[int] = ()):
         super().__init__()
-        self.covariate = nn.Linear(covariates, _SEX_UNITS) if covariates else None
-        self.linear = nn.Linear(in_features + (_SEX_UNITS if covariates else 0), 1)
+        widths = (covariates, *layers) if covariates else (0,)
+        steps: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            steps += [nn.ReLU()] if steps else []
+            steps += [nn.Linear(before, after)]
+        self.covariate_layers = nn.Sequential(*steps)
+        self.linear = nn.Linear(in_features + widths[-1], 1)
         first, last = bins.centers[0].item(), bins.centers[-1].item()
         # Ages that fill the bins have about this mean and deviation: the output is standardized.
         self.center, self.scale = (first + last) / 2, (last - first) / 6
 
     def forward(self, features: Tensor, covariates: Tensor | None = None) -> Tensor:
-        """Features (N, F), covariates (N, 1) -> months (N,)."""
-        if self.covariate is not None:
-            features = torch.cat([features, self.covariate(covariates)], dim=1)
+        """Features (N, F), covariates (N, C) -> months (N,)."""
+        if covariates is not None:
+            features = torch.cat([features, self.covariate_layers(covariates)], dim=1)
         months: Tensor = self.center + self.scale * self.linear(features)[:, 0]
         return months
 

@@ -72,7 +72,7 @@ class PredictorGraph(nn.Module):
         known = None if covariates is None else covariates[None]
         outputs = []
         for model, network in zip(self.models, self.networks, strict=True):
-            seen = self._cut(pixels, regions, model)
+            seen = self._cut(pixels, regions, seed[None], model)
             outputs.append(ask(cast(AgeNetwork, network), seen, sex, self.config.reading, known))
         mixed = mix(outputs)
         ages = self.calibration(mixed)
@@ -87,8 +87,7 @@ class PredictorGraph(nn.Module):
         return *said, self.calibration.distribution(mixed).probs[0]
 
     def _localize(self, pixels: Tensor, sex: Tensor, seeds: Tensor) -> dict[str, Regions]:
-        plan = self.config.localization
-        shapes = torch.stack([torch.full((1,), side) for side in pixels.shape[2:]], 1)
+        plan, shapes = self.config.localization, _shapes(pixels)
         regions: dict[str, Regions] = {}
         for region in REGIONS:
             own: Localizer = getattr(plan, region)
@@ -102,11 +101,22 @@ class PredictorGraph(nn.Module):
             regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
         return regions
 
-    def _cut(self, pixels: Tensor, regions: dict[str, Regions], model: Model) -> Tensor:
-        boxes = [
-            _whole(pixels) if name == "whole" else regions[name].boxes for name in model.regions
-        ]
-        return torch.cat([cut(pixels, box, self.config.training.size) for box in boxes], 1)
+    def _cut(
+        self, pixels: Tensor, regions: dict[str, Regions], seeds: Tensor, model: Model
+    ) -> Tensor:
+        crops = []
+        for name in model.regions:
+            box = regions[name].boxes if name in regions else _whole(pixels)
+            crop = cut(pixels, box, self.config.training.size)
+            if name == "erased":
+                crop = erase_found(crop, regions["region1"], _shapes(pixels), seeds)
+            crops.append(crop)
+        return torch.cat(crops, 1)
+
+
+def _shapes(pixels: Tensor) -> Tensor:
+    """Height and width (1, 2) of an image."""
+    return torch.stack([torch.full((1,), side) for side in pixels.shape[2:]], 1)
 
 
 def _whole(pixels: Tensor) -> Tensor:

@@ -21,7 +21,13 @@ PARTS = {
 GROUPS = {"all": "all", "male": "boys", "female": "girls"}
 NOTHING = "—"
 
-_SEEN = {"whole": "whole image", "hand": "hand", "region1": "Region 1", "region2": "Region 2"}
+_SEEN = {
+    "whole": "whole image",
+    "hand": "hand",
+    "region1": "Region 1",
+    "region2": "Region 2",
+    "erased": "whole image without Region 1",
+}
 _LOSSES = {
     "l1": "L1",
     "l2": "L2",

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from boneage.config import REGIONS, Config, Model
+from boneage.config import Config, Model
 from boneage.data.batches import RegionDataset
 from boneage.data.cache import View, write_views
 from boneage.data.samples import Samples
-from boneage.run_folder import Stage, read_array
+from boneage.networks.regions import erase_region
+from boneage.run_folder import Stage, atomic_path, read_array
 from boneage.stages.localize import Found
 from boneage.stages.prepare import whole_path
 
@@ -25,16 +27,28 @@ def crop(
     localized: dict[str, Stage],
     console: Console,
 ) -> None:
-    """Write one `<region>.npy` (N, S, S) uint8 for each region, cut at full resolution."""
+    """Write one `<region>.npy` (N, S, S) uint8 for each region, cut at full resolution.
+
+    If a model asks for it, `erased.npy` too: the whole images without Region 1.
+    """
     samples = Samples.load(prepared.folder)
     views = [
-        View(crop_path(stage, prepared, region, config), config.training.size, found.boxes)
-        for region, found in ((name, Found.load(localized[name])) for name in REGIONS)
+        View(
+            crop_path(stage, prepared, region, config),
+            config.training.size,
+            Found.load(own).boxes,
+        )
+        for region, own in localized.items()
     ]
     with Progress(console=console) as progress:
         bar = progress.add_task("cropping originals", total=len(samples))
         paths = [data / path for path in samples.paths]
         write_views(paths, views, config.contrast, lambda done: progress.advance(bar, done))
+    if config.training.sees("erased"):
+        whole = read_array(crop_path(stage, prepared, "whole", config), mapped=True)
+        found, shapes = Found.load(localized["region1"]), torch.from_numpy(samples.shapes)
+        with atomic_path(crop_path(stage, prepared, "erased", config)) as temporary:
+            np.save(temporary, erase_region(whole, found.regions(), shapes, samples.ids))
 
 
 def crop_path(stage: Stage, prepared: Stage, region: str, config: Config) -> Path:

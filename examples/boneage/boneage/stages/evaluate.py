@@ -125,24 +125,9 @@ def _localization(region: str, attention: Stage, stage: Stage, samples: Samples)
 
 def _ages(config: Config, samples: Samples, told: dict[str, Stage]) -> dict[str, Any]:
     rows = samples.rows(splits.TEST)
-    truth, male = samples.months[rows], samples.male[rows]
+    truth = samples.months[rows]
     sampling = {"resamples": config.bootstrap, "seed": config.seed}
     predicted = {name: test_predictions(stage, rows) for name, stage in told.items()}
-    models = {}
-    for name, values in predicted.items():
-        intervals = _intervals(values["low"], values["high"], truth, male)
-        models[name] = {
-            "test": age_errors(values["months"], truth, **sampling),
-            "test_by_group": by_group(values["months"], truth, male, **sampling),
-            "test_wrong_sex_mae": float(np.abs(values["other_sex_months"] - truth).mean()),
-            "coverage90": intervals["all"]["coverage"] if intervals else None,
-            "intervals90": intervals,
-            "distributions": {
-                state: _distribution_scores(distributions, truth)
-                for state, distributions in test_distributions(config, told[name], rows).items()
-            },
-            "validation_mae": read_json(told[name] / "reading.json")["validation_mae"],
-        }
     learn = samples.months[samples.rows(splits.TRAIN)]
     constant = np.full(len(truth), np.median(learn))
     comparisons = {
@@ -152,9 +137,30 @@ def _ages(config: Config, samples: Samples, told: dict[str, Stage]) -> dict[str,
         for first, second in combinations(predicted, 2)
     }
     return {
-        "models": models,
+        "models": {name: age_scores(config, samples, stage) for name, stage in told.items()},
         "constant": age_errors(constant, truth, **sampling),
         "comparisons": comparisons,
+    }
+
+
+def age_scores(config: Config, samples: Samples, stage: Stage) -> dict[str, Any]:
+    """Every figure of what one model, or an ensemble, says of the test images."""
+    rows = samples.rows(splits.TEST)
+    truth, male = samples.months[rows], samples.male[rows]
+    sampling = {"resamples": config.bootstrap, "seed": config.seed}
+    values = test_predictions(stage, rows)
+    intervals = _intervals(values["low"], values["high"], truth, male)
+    return {
+        "test": age_errors(values["months"], truth, **sampling),
+        "test_by_group": by_group(values["months"], truth, male, **sampling),
+        "test_wrong_sex_mae": float(np.abs(values["other_sex_months"] - truth).mean()),
+        "coverage90": intervals["all"]["coverage"] if intervals else None,
+        "intervals90": intervals,
+        "distributions": {
+            state: _distribution_scores(distributions, truth)
+            for state, distributions in test_distributions(config, stage, rows).items()
+        },
+        "validation_mae": read_json(stage / "reading.json")["validation_mae"],
     }
 
 

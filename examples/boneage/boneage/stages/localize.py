@@ -145,8 +145,10 @@ def choose_threshold(
 
     A region that may fall on either of two annotated ones has a threshold for each; the run
     takes that of the one it overlaps more, on the choosing half. The scoring half is swept too,
-    for the table, but never chosen by. Without annotated boxes the configured threshold stands.
+    for the table, but never chosen by. The configured threshold stands without annotated boxes,
+    and where it is not to be chosen.
     """
+    own: Localizer = getattr(config.localization, region)
     pairs: dict[str, dict[str, Any]] = {}
     for name in TRUTH[region]:
         choose = sweep(config, region, heatmaps, samples, name, splits.BOXES_CHOOSE)
@@ -157,21 +159,14 @@ def choose_threshold(
                 "choose": choose,
                 "score": sweep(config, region, heatmaps, samples, name, splits.BOXES_SCORE),
             }
-    if not pairs:
-        own: Localizer = getattr(config.localization, region)
-        return {
-            "threshold": own.threshold,
-            "chosen_on": "configuration",
-            "nearest": None,
-            "falls_on": None,
-            "pairs": {},
-        }
-    nearest = max(pairs, key=lambda name: pairs[name]["mean_iou"])
+    nearest = max(pairs, key=lambda name: pairs[name]["mean_iou"], default=None)
+    best = None if nearest is None else pairs[nearest]
+    chosen = best if own.choose else None
     return {
-        "threshold": pairs[nearest]["threshold"],
-        "chosen_on": splits.BOXES_CHOOSE,
+        "threshold": chosen["threshold"] if chosen else own.threshold,
+        "chosen_on": splits.BOXES_CHOOSE if chosen else "configuration",
         "nearest": nearest,
-        "falls_on": nearest if pairs[nearest]["mean_iou"] >= _FALLS_ON else None,
+        "falls_on": nearest if best and best["mean_iou"] >= _FALLS_ON else None,
         "pairs": pairs,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from boneage.data.tables import find_table
 from boneage.run_folder import Stage
 
 # What of a localizer does not matter to its training, only to the regions that it finds.
-_ASKED = {"heatmap", "smoothing", "threshold", "margin"}
+_ASKED = {"heatmap", "smoothing", "threshold", "choose", "margin"}
+_FOUND_BY = {name: name for name in REGIONS} | {"erased": "region1"}
 _SAMPLE = 4096  # bytes
+
+Place = Callable[[str, str], Path]
+"""The folder of a stage, by its title and its key."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,15 @@ class RunStages:
     """The stages of one run, each with its folder and the key of what it is computed from.
 
     `data_key` is that of the data set, as it is split and its contrast evened. `models` are the
-    trained networks, `ages` what they say, and what ensembles of them say.
+    trained networks, `ages` what they say, and what ensembles of them say. `cut` are the regions
+    that are cut out of the images.
     """
 
     data_key: str
     prepared: Stage
     attention: dict[str, Stage]
     regions: dict[str, Stage]
+    cut: tuple[str, ...]
     cropped: Stage
     models: dict[str, Stage]
     ages: dict[str, Stage]
@@ -40,6 +47,10 @@ class RunStages:
         """The attention stage whose backbone this region's network begins with."""
         place = REGIONS.index(region)
         return self.attention[REGIONS[place - 1]] if self.warm_start and place else None
+
+    def found(self) -> tuple[str, ...]:
+        """The regions that are found: those to be cut out, and what is erased for one of them."""
+        return REGIONS[1:] if self.cut == ("region2",) else self.cut
 
     def every(self) -> dict[str, Stage]:
         """All stages by their titles."""
@@ -66,15 +77,29 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
 
     Without the data set the keys fit no stage: good for reading a run, not for going on.
     """
-    return plan_keyed(config, folder, _data_key(config, data))
+    return plan_keyed(config, in_folder(folder), make_data_key(config, data))
 
 
-def plan_keyed(config: Config, folder: Path, data_key: str) -> RunStages:
-    """`plan_stages` by a key of the data set that is known, so that it is not read again."""
+def plan_keyed(
+    config: Config, place: Place, data_key: str, cut: tuple[str, ...] = REGIONS
+) -> RunStages:
+    """`plan_stages` by a key of the data set that is known: it is not read for it again.
+
+    Args:
+        config: The configuration.
+        place: The folder of a stage, by its title and its key.
+        data_key: What `make_data_key` gave.
+        cut: The regions that are found and cut out: all, for a run that is to be reported.
+    """
     plan = config.localization
+
+    def stage(title: str, *parts: Any) -> Stage:
+        key = make_key(*parts)
+        return Stage(place(title, key), key)
+
     # The stages after it each read one size: another size asks for these images, not for theirs.
     sizes = {region: getattr(plan, region).size for region in REGIONS}, config.training.size
-    prepared = Stage(folder / "prepare", make_key(data_key, sizes))
+    prepared = stage("prepare", data_key, sizes)
     learned_with = _learned_with(config)
     attention: dict[str, Stage] = {}
     regions: dict[str, Stage] = {}
@@ -83,44 +108,55 @@ def plan_keyed(config: Config, folder: Path, data_key: str) -> RunStages:
         erased = regions["region1"].key if region == "region2" else ""
         begun = [stage.key for stage in attention.values()] if plan.warm_start else []
         learning = plan.sex, own.model_dump(exclude=_ASKED)
-        attention_key = make_key(data_key, erased, begun, learning, learned_with)
-        attention[region] = Stage(folder / f"attention-{region}", attention_key)
+        learned = stage(f"attention-{region}", data_key, erased, begun, learning, learned_with)
+        attention[region] = learned
         rule = plan.window, plan.mirror, plan.component, plan.thresholds
-        find_key = make_key(attention_key, rule, own.model_dump(include=_ASKED))
-        regions[region] = Stage(folder / f"regions-{region}", find_key)
-    crop_key = make_key(data_key, config.training.size, *(regions[name].key for name in REGIONS))
+        asked_for = own.model_dump(include=_ASKED)
+        regions[region] = stage(f"regions-{region}", learned.key, rule, asked_for)
     shared = config.training.model_dump(exclude={"models"})
 
     def model_stage(model: Model) -> Stage:
-        seen = data_key if model.regions == ("whole",) else crop_key
+        seen = (
+            data_key,
+            *(regions[_FOUND_BY[name]].key for name in model.regions if name != "whole"),
+        )
         own = model.model_dump(exclude={"seed"}), _learned_with(config.for_model(model))
-        own_key = make_key(seen, shared, *own)
-        return Stage(folder / f"model-{model.name}", own_key)
+        return stage(f"model-{model.name}", seen, shared, *own)
 
     models = {model.name: model_stage(model) for model in config.training.models}
     asked = make_key(config.reading.model_dump(exclude={"ensembles"}))
 
     def ages_stage(name: str) -> Stage:
         keys = [models[member.name].key for member in config.members(name)]
-        return Stage(folder / f"ages-{name}", make_key(asked, *keys))
+        return stage(f"ages-{name}", asked, *keys)
 
     return RunStages(
         data_key=data_key,
         prepared=prepared,
         attention=attention,
         regions=regions,
-        cropped=Stage(folder / "crop", crop_key),
+        cut=cut,
+        cropped=stage(
+            "crop",
+            (data_key, config.training.size, config.training.sees("erased")),
+            {name: regions[name].key for name in cut},
+        ),
         models=models,
         ages={name: ages_stage(name) for name in (*models, *config.reading.ensembles)},
         warm_start=plan.warm_start,
     )
 
 
+def in_folder(folder: Path) -> Place:
+    """Stages lie in a folder, each under its title: there is one of each."""
+    return lambda title, key: folder / title
+
+
 def _learned_with(config: Config) -> tuple[str, str]:
     return config.digest("bins", "seed"), config.hardware.precision
 
 
-def _data_key(config: Config, data: Path | None) -> str:
+def make_data_key(config: Config, data: Path | None) -> str:
     """The key of the data set, as it is split and its contrast evened; all its files are read."""
     return make_key(
         config.digest("split", "bins", "contrast", "table"),

@@ -1,0 +1,78 @@
+"""A table's figures drawn: errors by row, or along an axis, with those of the paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#0072b2", "#c65200", "#9b3f83")
+_GREY = "#7a828a"
+
+
+def draw_table(results: dict[str, Any]) -> Figure:
+    """Errors of every row: lines over an axis where the rows lie on one, else dots beside them."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in results["rows"] if not row["missing"]]
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    height = 3.4 if results["axis"] else 1.3 + 0.34 * len(labels)
+    figure = Figure(figsize=(6.4, height), layout="constrained", dpi=150)
+    axes = figure.add_subplot()
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    for name, colour in zip(series, _COLOURS, strict=False):
+        own = [row for row in rows if row["series"] == name]
+        (_along if results["axis"] else _beside)(axes, own, labels, colour, name or "here")
+    if results["axis"]:
+        _finish_axis(axes, rows, results["axis"])
+    else:
+        axes.set_yticks(range(len(labels)), labels)
+        axes.invert_yaxis()
+        axes.set_xlabel("mean absolute error (months)")
+        axes.grid(axis="x", color="#e3e6e9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, names = axes.get_legend_handles_labels()
+    if len(names) > 1:
+        figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def _beside(
+    axes: Axes, rows: list[dict[str, Any]], labels: list[str], colour: str, name: str
+) -> None:
+    places = [labels.index(row["label"]) for row in rows]
+    for place, row in zip(places, rows, strict=True):
+        axes.plot(row["seeds_mae"], [place] * len(row["seeds_mae"]), "|", color=colour, alpha=0.7)
+    axes.plot([row["mae"] for row in rows], places, "o", color=colour, label=name)
+    known = [(row["published"], place) for row, place in zip(rows, places, strict=True)]
+    known = [(error, place) for error, place in known if error is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), "x", color=colour, alpha=0.7, label=f"{name}: paper")
+
+
+def _along(
+    axes: Axes, rows: list[dict[str, Any]], labels: list[str], colour: str, name: str
+) -> None:
+    places = [row["at"] for row in rows]
+    for place, row in zip(places, rows, strict=True):
+        axes.plot([place] * len(row["seeds_mae"]), row["seeds_mae"], "_", color=colour, alpha=0.7)
+    axes.plot(places, [row["mae"] for row in rows], "o-", color=colour, label=name)
+    known = [(row["at"], row["published"]) for row in rows if row["published"] is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), "x:", color=_GREY, label="paper, other data")
+
+
+def _finish_axis(axes: Axes, rows: list[dict[str, Any]], label: str) -> None:
+    places = sorted({row["at"] for row in rows})
+    least = min((place for place in places if place > 0), default=1)
+    if max(places) > 50 * least:
+        # Weights of 0 and of thousandths to ones on one axis.
+        axes.set_xscale("symlog", linthresh=least, linscale=0.5)
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.minorticks_off()
+    axes.set_xlabel(label)
+    axes.set_ylabel("mean absolute error (months)")
+    axes.grid(axis="y", color="#e3e6e9", linewidth=0.6)

@@ -1,0 +1,213 @@
+"""Table I and Figures 1 and 3: where the regions are found, over thresholds and on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ldlcam import crop_and_resize, jet_to_fraction, plot_regions, scale_boxes
+from rich.console import Console
+
+from boneage.config import REGIONS, TRUTH, Config
+from boneage.data import splits
+from boneage.data.batches import to_float
+from boneage.data.contrast import even_contrast
+from boneage.data.images import read_radiograph
+from boneage.data.samples import Samples
+from boneage.errors import UserError
+from boneage.networks.regions import erase_region
+from boneage.pipeline import do_task, run_tasks
+from boneage.report.cases import evenly_by_age
+from boneage.report.wording import ANNOTATED, FOUND
+from boneage.run_folder import read_array, read_json
+from boneage.stages.evaluate import describe_data, versions
+from boneage.stages.localize import Found, sweep
+from boneage.stages.plan import RunStages
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Mean IoU and AP50 by the paper's tau, of the regions that it found on what they are meant for.
+PUBLISHED = {
+    "hand Hand": {
+        20: (0.757, 0.995),
+        30: (0.710, 0.980),
+        40: (0.695, 0.970),
+        50: (0.666, 0.920),
+        60: (0.633, 0.840),
+        80: (0.565, 0.685),
+    },
+    "region1 Wrist": {
+        20: (0.223, 0.125),
+        30: (0.545, 0.635),
+        40: (0.679, 0.880),
+        50: (0.722, 0.965),
+        60: (0.700, 0.945),
+        80: (0.645, 0.870),
+    },
+    "region2 Metacarpal": {
+        20: (0.274, 0.245),
+        30: (0.521, 0.605),
+        40: (0.541, 0.695),
+        50: (0.560, 0.735),
+        60: (0.565, 0.735),
+        80: (0.553, 0.730),
+    },
+}
+TAUS = {round(jet_to_fraction(tau), 3): tau for tau in (20, 30, 40, 50, 60, 80)}
+"""The paper's thresholds by what they are as shares of a map's maximum."""
+
+_FRAME = (512, 384)
+
+
+def localize(config: Config, data: Path, stages: RunStages, console: Console) -> None:
+    """Train the attention networks and find the regions, where that is not done."""
+    for task in run_tasks(config, data, stages, console):
+        if task.command in ("prepare", "localize"):
+            do_task(task, console)
+
+
+def threshold_table(config: Config, stages: RunStages) -> dict[str, Any]:
+    """Mean IoU and AP50 of every pair of a found and an annotated region, by the threshold.
+
+    Raises:
+        UserError: If no image has annotated boxes.
+    """
+    samples = Samples.load(stages.prepared.folder)
+    thresholds = tuple(sorted({*config.localization.thresholds, *TAUS}))
+    plan = config.localization.model_copy(update={"thresholds": thresholds})
+    swept = config.model_copy(update={"localization": plan})
+    pairs = []
+    for region in REGIONS:
+        stage = stages.regions[region]
+        heatmaps = torch.from_numpy(read_array(stage / "heatmaps.npy"))
+        chosen = read_json(stage / "threshold.json")
+        for name in TRUTH[region]:
+            scores = sweep(swept, region, heatmaps, samples, name, splits.BOXES_SCORE)
+            if scores:
+                pairs.append(
+                    {
+                        "region": region,
+                        "annotated": name,
+                        "count": len(samples.boxed_rows(name, splits.BOXES_SCORE)),
+                        "chosen": chosen["pairs"][name]["threshold"],
+                        "scores": scores,
+                    }
+                )
+    if not pairs:
+        raise UserError("Table I: the data set has no boxes.csv to score the regions by")
+    return {
+        "name": "table-1",
+        "title": "Table I: where the regions are found",
+        "data": describe_data(config, samples),
+        "thresholds": thresholds,
+        "pairs": pairs,
+        "versions": versions(),
+        "configuration": config.model_dump(mode="json", exclude={"data"}),
+    }
+
+
+def threshold_page(results: dict[str, Any], command: str) -> str:
+    """The page of Table I, as Markdown."""
+    data, pairs = results["data"], results["pairs"]
+    titles = [f"{FOUND[pair['region']]}, {ANNOTATED[pair['annotated']]}" for pair in pairs]
+    counts = ", ".join(f"{name} {pair['count']}" for name, pair in zip(titles, pairs, strict=True))
+    lines = [
+        f"# {results['title']}",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        f"{data['name']}; annotated images scored: {counts}. Each cell has the mean IoU and the "
+        "AP50; bold is the threshold that the other half of the annotated images has chosen. The "
+        "paper's tau cuts the grey of a coloured map: it stands at the share of the maximum that "
+        "it comes to.",
+        "",
+        f"| threshold | {' | '.join(titles)} | tau | {' | '.join(_published_titles())} |",
+        "|---:" * (len(pairs) + 2 + len(PUBLISHED)) + "|",
+    ]
+    for i, threshold in enumerate(results["thresholds"]):
+        cells = [_cell(pair, i) for pair in pairs]
+        tau = TAUS.get(threshold)
+        told = [_score(*own[tau]) if tau else "" for own in PUBLISHED.values()]
+        lines.append(f"| {threshold:g} | {' | '.join(cells)} | {tau or ''} | {' | '.join(told)} |")
+    lines += ["", f"![{results['title']}]({results['name']}.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def _published_titles() -> list[str]:
+    split = (pair.split() for pair in PUBLISHED)
+    return [f"paper: {FOUND[region]}, {ANNOTATED[name]}" for region, name in split]
+
+
+def _cell(pair: dict[str, Any], index: int) -> str:
+    scores = pair["scores"][index]
+    text = _score(scores["mean_iou"], scores["ap50"])
+    return f"**{text}**" if scores["threshold"] == pair["chosen"] else text
+
+
+def _score(mean_iou: float, ap50: float) -> str:
+    return f"{mean_iou:.3f} / {ap50:.3f}"
+
+
+def draw_thresholds(results: dict[str, Any]) -> Figure:
+    """Mean IoU and AP50 over the threshold, with the paper's figures where its tau lies."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 3.6), layout="constrained", dpi=150)
+    colours = {"hand": "#0072b2", "region1": "#c65200", "region2": "#9b3f83"}
+    for place, (score, label) in enumerate((("mean_iou", "mean IoU"), ("ap50", "AP50"))):
+        axes = figure.add_subplot(1, 2, place + 1)
+        for pair in results["pairs"]:
+            own = f"{pair['region']} {pair['annotated']}"
+            published = PUBLISHED.get(own, {})
+            axes.plot(
+                results["thresholds"],
+                [row[score] for row in pair["scores"]],
+                color=colours[pair["region"]],
+                linestyle="-" if published else ":",
+                linewidth=1.5,
+                label=f"{FOUND[pair['region']]}, {ANNOTATED[pair['annotated']]}",
+            )
+            marks = [(jet_to_fraction(tau), both[place]) for tau, both in published.items()]
+            if marks:
+                axes.plot(*zip(*marks, strict=True), "x", color=colours[pair["region"]])
+        axes.set(xlabel="threshold (share of the map's maximum)", ylabel=label, ylim=(-0.02, 1.02))
+        axes.grid(color="#e3e6e9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        if not place:
+            axes.plot([], [], "x", color="#7a828a", label="paper, other data")
+            figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def draw_regions(config: Config, data: Path, stages: RunStages, count: int) -> Figure:
+    """Images with their heat maps, boxes and crops, and as Region 2's network saw them.
+
+    The images are spread evenly over the ages of those that are scored by; where none has boxes,
+    of the test images.
+    """
+    samples = Samples.load(stages.prepared.folder)
+    rows = samples.boxed_rows("Wrist", splits.BOXES_SCORE)
+    rows = evenly_by_age(rows if len(rows) else samples.rows(splits.TEST), samples, count)
+    shapes = torch.from_numpy(samples.shapes[rows])
+    radiographs = [
+        torch.from_numpy(even_contrast(read_radiograph(data / samples.paths[i]), config.contrast))
+        for i in rows
+    ]
+    whole = torch.zeros(len(rows), 4)
+    images = crop_and_resize([image[None] for image in radiographs], whole, _FRAME)
+    heatmaps, boxes = {}, {}
+    for region in REGIONS:
+        stage = stages.regions[region]
+        heatmaps[FOUND[region]] = torch.from_numpy(read_array(stage / "heatmaps.npy")[rows])
+        own = torch.from_numpy(Found.load(stage).boxes[rows])
+        boxes[FOUND[region]] = scale_boxes(own, shapes, _FRAME).float()
+    small = (images[:, 0] * 255).round().to(torch.uint8).numpy()
+    ids = [samples.ids[row] for row in rows]
+    first = Found.load(stages.regions["region1"])
+    found = Found(first.boxes[rows], first.valid[rows]).regions()
+    erased = to_float(torch.from_numpy(erase_region(small, found, shapes, ids)))[:, None]
+    return plot_regions(images, heatmaps, boxes, seen={FOUND["region2"]: erased}, size=1.3)

@@ -1,0 +1,98 @@
+"""The networks behind a table: trained where they are missing, each with a file of its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from boneage.config import REGIONS, Config
+from boneage.data import splits
+from boneage.data.samples import Samples
+from boneage.experiments.rows import Row
+from boneage.pipeline import do_task, run_tasks
+from boneage.run_folder import read_json, write_json
+from boneage.stages.evaluate import age_scores, describe_data, test_predictions, versions
+from boneage.stages.plan import Place, RunStages, plan_keyed
+
+# Of a stage's key, so much tells folders apart.
+_SHORT = 8
+
+
+def beside_others(folder: Path) -> Place:
+    """Stages lie in folders that are named after what they are computed from.
+
+    So those of other settings lie beside each other, and none is done twice.
+    """
+    return lambda title, key: folder / f"{title}-{key[:_SHORT]}"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of one row: a run of its own, which shares all stages that it can with others."""
+
+    config: Config
+    stages: RunStages
+    record: Path
+
+    @classmethod
+    def of(cls, row: Row, seed: int, base: Config, folder: Path, data_key: str) -> Network:
+        """The network of a row from one seed, and where its figures are written."""
+        config = row.config(base, seed)
+        stages = plan_keyed(config, beside_others(folder), data_key, _regions(row))
+        (told,) = stages.ages.values()
+        return cls(config, stages, folder / "networks" / f"{told.folder.name}.json")
+
+    def train(self, data: Path, console: Console) -> dict[str, Any]:
+        """Do what is missing of its run, unless its figures are there; its figures.
+
+        Raises:
+            MissingWeights: If its pretrained weights cannot be had here.
+        """
+        if not self.record.exists():
+            self.run(data, console)
+            write_json(self.record, self._figures())
+        figures: dict[str, Any] = read_json(self.record)
+        return figures
+
+    def run(self, data: Path, console: Console) -> None:
+        """Do what is missing of its run."""
+        for task in run_tasks(self.config, data, self.stages, console):
+            do_task(task, console)
+
+    def _figures(self) -> dict[str, Any]:
+        (told,), (trained,) = self.stages.ages.values(), self.stages.models.values()
+        samples = Samples.load(self.stages.prepared.folder)
+        rows = samples.rows(splits.TEST)
+        return {
+            "data": describe_data(self.config, samples),
+            "seed": self.config.training.models[0].seed,
+            **age_scores(self.config, samples, told),
+            "months": _line(test_predictions(told, rows)["months"]),
+            "truth": _line(samples.months[rows]),
+            "seconds": {"training": round(trained.seconds, 1), "ages": round(told.seconds, 1)},
+            "versions": versions(),
+            "configuration": self.config.model_dump(mode="json", exclude={"data"}),
+        }
+
+
+def _regions(row: Row) -> tuple[str, ...]:
+    """The regions to be found for a network: its own if it sees but one, and else all.
+
+    So other thresholds of one region need no other networks that find the others.
+    """
+    seen = tuple(name for name in row.regions if name in REGIONS)
+    return seen if len(row.regions) == 1 else REGIONS
+
+
+def _line(months: np.ndarray) -> str:
+    """Ages of all test images in one line, which is a fifth of their size as a list."""
+    return " ".join(f"{value:.2f}" for value in months)
+
+
+def read_line(line: str) -> np.ndarray:
+    """Ages (N,) from such a line."""
+    return np.array(line.split(), dtype=np.float64)

@@ -1,0 +1,112 @@
+"""A table's figures as a page of Markdown and as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from boneage.report.wording import NOTHING, duration, interval, number, percent
+
+_COLUMNS = (
+    *("label", "series", "published", "mae", "rmse", "cs6", "cs12", "crps", "sd"),
+    *("coverage90", "validation_mae", "seconds"),
+)
+_GAINS, _ENDS = ("gain_on_first", "gain_on_partner"), ("", "_low", "_high")
+_NONE: dict[str, Any] = {"gain": None, "interval": (None, None)}
+
+
+def write_csv(results: dict[str, Any]) -> str:
+    """One line a row: its figures, the errors of its seeds, and its gain on the first row."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow((*_COLUMNS, "seeds_mae", *(f"{name}{end}" for name in _GAINS for end in _ENDS)))
+    for row in results["rows"]:
+        cells = [_plain(row.get(name)) for name in _COLUMNS]
+        seeds = " ".join(f"{error:.3f}" for error in row.get("seeds_mae", ()))
+        gains = [row.get(name) or _NONE for name in _GAINS]
+        told = [_plain(end) for gain in gains for end in (gain["gain"], *gain["interval"])]
+        writer.writerow((*cells, seeds, *told))
+    return file.getvalue()
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def write_page(results: dict[str, Any], command: str) -> str:
+    """The page: where the figures come from, the paper's beside ours, and the figure.
+
+    Args:
+        results: The table's figures.
+        command: The command that made them.
+    """
+    data, name = results["data"], results["name"]
+    if data is None:
+        raise ValueError("results: expected at least one network, got none")
+    used = ", ".join(f"{part} {data['parts'][part]}" for part in ("train", "validation", "test"))
+    lines = [
+        f"# {results['title']}",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        f"{data['name']}, {data['images']} images ({used}); seeds "
+        f"{', '.join(map(str, results['seeds']))}. Mean absolute errors of the test images in "
+        "months, means over the seeds. What the paper has published was measured on other data: "
+        "500 radiographs of RSNA's training set, at full size.",
+        "",
+        *_table(results["rows"]),
+        "",
+        f"![{results['title']}]({name}.png)",
+        "",
+        "Gains are on the first network of the table and, in its row, on the row's first series; "
+        "they are paired over the images, with 95% bootstrap intervals, which say how much the "
+        "images decide, not how much the seeds do.",
+    ]
+    reasons = sorted({row["missing"] for row in results["rows"] if row["missing"]})
+    lines += ["", *(f"Not trained: {reason}." for reason in reasons)] if reasons else []
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    paired = any(row.get("gain_on_partner") for row in rows)
+    published = any(row["published"] for row in rows)
+    words = ["", *(["series"] if any(series) else [])]
+    numbers = [*(["paper"] if published else []), "MAE", "of each seed", "within 12", "CRPS", "sd"]
+    numbers += ["90% covers", "gain", *(["in its row"] if paired else []), "a network"]
+    lines = [
+        "| " + " | ".join([*words, *numbers]) + " |",
+        "|---" * len(words) + "|---:" * len(numbers) + "|",
+    ]
+    for row in rows:
+        cells = [row["label"], *([row["series"]] if any(series) else [])]
+        cells += [number(row["published"])] if published else []
+        cells += ["not trained"] if row["missing"] else _measured(row, paired)
+        cells += [NOTHING] * (len(words) + len(numbers) - len(cells))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _measured(row: dict[str, Any], paired: bool) -> list[str]:
+    return [
+        f"**{number(row['mae'], 2)}**",
+        ", ".join(number(error, 2) for error in row["seeds_mae"]),
+        percent(row["cs12"]),
+        number(row["crps"], 2),
+        number(row["sd"], 1),
+        percent(row["coverage90"]),
+        _gain(row["gain_on_first"]),
+        *([_gain(row["gain_on_partner"])] if paired else []),
+        duration(row["seconds"]),
+    ]
+
+
+def _gain(gain: dict[str, Any] | None) -> str:
+    if gain is None:
+        return NOTHING
+    return f"{number(gain['gain'], 2)} ({interval(gain['interval'], 2)})"

@@ -1,0 +1,103 @@
+"""What the networks behind a table come to: means over seeds, and what each row gains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from boneage.config import Config
+from boneage.experiments.networks import read_line
+from boneage.experiments.rows import Experiment, Row
+from boneage.stages.statistics import paired_difference
+
+Figures = dict[str, Any]
+"""What one network has written, or of a row all of them came to."""
+
+
+def summarize(
+    experiment: Experiment,
+    networks: Sequence[Sequence[Figures]],
+    missing: Sequence[str | None],
+    config: Config,
+) -> Figures:
+    """A table's figures.
+
+    Args:
+        experiment: The table.
+        networks: Of each row, the figures of its networks, one a seed; none of a row that could
+            not be trained.
+        missing: Of each row, why it could not be trained.
+        config: The configuration that the rows change.
+
+    Returns:
+        The rows, each with the means over its seeds, and what it gains in months, paired over the
+        test images: on the first row, and where its label is in another series before, on that.
+    """
+    known = [figures for figures in networks if figures]
+
+    def gain(before: Sequence[Figures], figures: Sequence[Figures]) -> Figures | None:
+        if before is figures:
+            return None
+        truth = read_line(figures[0]["truth"])
+        sampling = {"resamples": config.bootstrap, "seed": config.seed}
+        return paired_difference(_months(before), _months(figures), truth, **sampling)
+
+    rows: list[Figures] = []
+    by_label: dict[str, Sequence[Figures]] = {}
+    for row, figures, reason in zip(experiment.rows, networks, missing, strict=True):
+        described = _described(row) | {"missing": reason}
+        if figures:
+            described |= _means(figures)
+            described["gain_on_first"] = gain(known[0], figures)
+            described["gain_on_partner"] = gain(by_label.setdefault(row.label, figures), figures)
+        rows.append(described)
+    return {
+        "name": experiment.name,
+        "title": experiment.title,
+        "axis": experiment.axis,
+        "data": known[0][0]["data"] if known else None,
+        "seeds": list(config.experiments.seeds),
+        "rows": rows,
+        "versions": known[0][0]["versions"] if known else None,
+        "configuration": config.model_dump(mode="json", exclude={"data"}),
+    }
+
+
+def _described(row: Row) -> Figures:
+    return {
+        "label": row.label,
+        "series": row.series,
+        "at": row.at,
+        "published": row.published,
+        "changes": dict(row.changes),
+    }
+
+
+def _months(figures: Sequence[Figures]) -> np.ndarray:
+    """What the networks of a row say, (N, S)."""
+    return np.stack([read_line(one["months"]) for one in figures], axis=1)
+
+
+def _means(figures: Sequence[Figures]) -> Figures:
+    errors = [one["test"] for one in figures]
+    trained = [one["distributions"].get("as trained", {}) for one in figures]
+    return {
+        "mae": _mean(one["mae"] for one in errors),
+        "seeds_mae": [one["mae"] for one in errors],
+        "rmse": _mean(one["rmse"] for one in errors),
+        "cs6": _mean(one["cs6"] for one in errors),
+        "cs12": _mean(one["cs12"] for one in errors),
+        "validation_mae": _mean(one["validation_mae"] for one in figures),
+        "crps": _mean(one.get("crps") for one in trained),
+        "sd": _mean(one.get("sd") for one in trained),
+        "coverage90": _mean(one["coverage90"] for one in figures),
+        "seconds": _mean(one["seconds"]["training"] for one in figures),
+    }
+
+
+def _mean(values: Any) -> float | None:
+    """The mean; None where a network has no such figure."""
+    listed = list(values)
+    return None if None in listed else float(np.mean(listed))

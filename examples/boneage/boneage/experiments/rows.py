@@ -1,0 +1,221 @@
+"""What the paper's tables compare: a network for each row, and the error that was published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from boneage.config import Config, Loss, Model, Region
+
+_LETTERS: dict[Region, str] = {
+    "whole": "O",
+    "hand": "H",
+    "region1": "R1",
+    "region2": "R2",
+    "erased": "E",
+}
+_REGIONS = {letter: region for region, letter in _LETTERS.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a network, trained from every seed.
+
+    Attributes:
+        label: What stands in the table.
+        published: The paper's mean absolute error in months, where it has one.
+        regions: What the network sees.
+        loss: What it is trained with.
+        changes: Values of the configuration that are its own, by their dotted names.
+        at: Where the row lies on the axis of a figure.
+        series: Which line of a figure it belongs to, or which column of a table.
+    """
+
+    label: str
+    published: float | None = None
+    regions: tuple[Region, ...] = ("whole",)
+    loss: Loss = "l1"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    at: float | None = None
+    series: str = ""
+
+    def model(self, seed: int) -> Model:
+        """The network from one seed, named after what it sees and learns."""
+        seen = "+".join(_LETTERS[region] for region in self.regions)
+        return Model(
+            name=f"{seen}-{self.loss}-{seed}", regions=self.regions, loss=self.loss, seed=seed
+        )
+
+    def config(self, base: Config, seed: int) -> Config:
+        """A run's configuration with the row's own values, and this network alone."""
+        tree = base.model_dump()
+        for name, value in self.changes.items():
+            *path, last = name.split(".")
+            section = tree
+            for part in path:
+                section = section[part]
+            section[last] = value
+        tree["training"]["models"] = [self.model(seed).model_dump()]
+        tree["reading"]["ensembles"] = {}
+        return Config.model_validate(tree)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table, or a figure that is drawn from one.
+
+    Attributes:
+        name: What it is asked for by.
+        title: What it shows.
+        rows: What is trained.
+        axis: What lies on the horizontal axis of its figure; by default the rows themselves.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    axis: str = ""
+
+
+def _table2(config: Config) -> Experiment:
+    """Backbones, without sex, from random weights and from those of ImageNet."""
+    published = {
+        "vgg19": (12.2, 9.3),
+        "inception_v3": (10.9, 9.2),
+        "resnet50": (11.3, 9.3),
+        "legacy_xception": (9.9, 8.8),
+    }
+    size = config.experiments.sizes[0]
+    rows = [
+        Row(
+            name,
+            published.get(name, (None, None))[pretrained],
+            changes={
+                "training.size": size,
+                "training.sex": False,
+                "training.backbone.name": name,
+                "training.backbone.pretrained": bool(pretrained),
+                # Layers that know nothing cannot stay as they are.
+                **({} if pretrained else {"training.backbone.frozen": 0}),
+            },
+            series="pretrained" if pretrained else "from random weights",
+        )
+        for name in config.experiments.backbones
+        for pretrained in (0, 1)
+    ]
+    return Experiment("table-2", "Table II: backbones", tuple(rows))
+
+
+def _table3(config: Config) -> Experiment:
+    """How the network is told the sex."""
+    published = {(): 8.8, (16,): 7.9, (32,): 7.8, (64,): 7.8, (64, 32): 8.0}
+    size = config.experiments.sizes[0]
+    rows = [
+        Row(
+            "not told" if not layers else " \u2192 ".join(map(str, (1, *layers))),
+            error,
+            changes={
+                "training.size": size,
+                "training.sex": bool(layers),
+                **({"training.sex_layers": layers} if layers else {}),
+            },
+        )
+        for layers, error in published.items()
+    ]
+    return Experiment("table-3", "Table III: how the sex is told", tuple(rows))
+
+
+def _table4(config: Config) -> Experiment:
+    """Sizes of the whole image."""
+    published = {224: 7.8, 336: 7.6, 448: 7.4, 560: 7.3, 720: 7.3}
+    rows = [
+        Row(f"{size} px", published.get(size), changes={"training.size": size}, at=size)
+        for size in config.experiments.sizes
+    ]
+    return Experiment("table-4", "Table IV: size of the image", tuple(rows), "size (pixels)")
+
+
+def _table5(config: Config) -> Experiment:
+    """Regions, alone and together, by either loss."""
+    published = {
+        "O": (7.3, 6.2),
+        "H": (6.4, 5.6),
+        "R1": (6.1, 5.3),
+        "R2": (7.0, 6.2),
+        "H+R1": (5.4, 4.8),
+        "R1+R2": (5.6, 5.1),
+        "O+H+R1": (5.4, 4.7),
+        "H+R1+E": (4.7, 4.3),
+        "H+R1+R2": (4.8, 4.3),
+    }
+    losses: tuple[tuple[Loss, str], ...] = (("l1", "L1"), ("ldl", "expectation loss"))
+    rows = [
+        Row(letters, error, _seen(letters), loss, series=series)
+        for letters, errors in published.items()
+        for error, (loss, series) in zip(errors, losses, strict=True)
+    ]
+    return Experiment("table-5", "Table V: regions and losses", tuple(rows))
+
+
+def _figure5a(config: Config) -> Experiment:
+    """The threshold of the heat map, for the hand and Region 1 alone."""
+    rows = [
+        Row(
+            f"{letters} at {threshold:g}",
+            None,
+            _seen(letters),
+            "ldl",
+            {
+                f"localization.{_REGIONS[letters]}.choose": False,
+                f"localization.{_REGIONS[letters]}.threshold": threshold,
+            },
+            at=threshold,
+            series=letters,
+        )
+        for letters in ("H", "R1")
+        for threshold in config.experiments.thresholds
+    ]
+    return Experiment(
+        "figure-5a",
+        "Figure 5a: the threshold of the heat map",
+        tuple(rows),
+        "threshold (share of the map's maximum)",
+    )
+
+
+def _figure5b(config: Config) -> Experiment:
+    """The weight of the divergence, for the hand and Region 1 alone."""
+    # As Eq. 11 is printed, labels sum to the square root of sigma.
+    scale = math.sqrt(config.training.sigma)
+    rows = [
+        Row(
+            f"{letters}, lambda {weight:g}",
+            None,
+            _seen(letters),
+            "ldl",
+            {"training.weight": weight * scale},
+            at=weight,
+            series=letters,
+        )
+        for letters in ("H", "R1")
+        for weight in config.experiments.lambdas
+    ]
+    return Experiment(
+        "figure-5b", "Figure 5b: the weight of the divergence", tuple(rows), "lambda of Eq. 12"
+    )
+
+
+def _seen(letters: str) -> tuple[Region, ...]:
+    return tuple(_REGIONS[letter] for letter in letters.split("+"))
+
+
+EXPERIMENTS: dict[str, Callable[[Config], Experiment]] = {
+    "table-2": _table2,
+    "table-3": _table3,
+    "table-4": _table4,
+    "table-5": _table5,
+    "figure-5a": _figure5a,
+    "figure-5b": _figure5b,
+}

@@ -1,0 +1,145 @@
+"""The paper's tables and figures: from what is missing of them to their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from boneage.config import Config
+from boneage.errors import UserError
+from boneage.experiments import distributions, localization
+from boneage.experiments.figure import draw_table
+from boneage.experiments.networks import Network, beside_others
+from boneage.experiments.page import write_csv, write_page
+from boneage.experiments.results import Figures, summarize
+from boneage.experiments.rows import EXPERIMENTS, Row
+from boneage.networks.backbones import MissingWeights
+from boneage.pipeline import open_folder, write_config
+from boneage.run_folder import atomic_path, write_json
+from boneage.stages.plan import RunStages, make_data_key, plan_keyed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TABLES = (1, 2, 3, 4, 5)
+FIGURES = (1, 3, 4, 5)
+_IMAGES = {1: 4, 3: 6}
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where the tables and figures of one configuration are made.
+
+    Attributes:
+        config: The configuration that rows of tables change.
+        folder: Where everything is written; what one table has trained the others find there.
+        console: Where progress is shown.
+        command: The command that asked, for the pages.
+    """
+
+    config: Config
+    folder: Path
+    console: Console
+    command: str
+
+    @cached_property
+    def data(self) -> Path:
+        """The folder of the radiographs, once what can be checked has been."""
+        plan, own = self.config.localization, self.config.training
+        backbones = {one.backbone for one in (*plan.localizers(), own)}
+        data = open_folder(self.config, backbones, self.folder, self.console)
+        write_config(self.config, self.folder)
+        return data
+
+    @cached_property
+    def data_key(self) -> str:
+        """The key of the data set, which takes a while to read."""
+        return make_data_key(self.config, self.data)
+
+    @cached_property
+    def found(self) -> RunStages:
+        """The stages of the configuration as it is, its regions found."""
+        stages = plan_keyed(self.config, beside_others(self.folder), self.data_key)
+        localization.localize(self.config, self.data, stages, self.console)
+        return stages
+
+    def table(self, number: int) -> None:
+        """Make one of `TABLES`: its JSON, page and figure, and of networks a CSV file."""
+        if number == 1:
+            results = localization.threshold_table(self.config, self.found)
+            page = localization.threshold_page(results, self.command)
+            self._write(results, page, partial(localization.draw_thresholds, results))
+        else:
+            self._compare(f"table-{number}")
+
+    def figure(self, number: int) -> None:
+        """Make one of `FIGURES`."""
+        if number == 4:
+            self._draw("figure-4", partial(distributions.draw_learned, self._learned()))
+        elif number == 5:
+            for part in ("figure-5a", "figure-5b"):
+                self._compare(part)
+        else:
+            draw = partial(
+                localization.draw_regions, self.config, self.data, self.found, _IMAGES[number]
+            )
+            self._draw(f"figure-{number}", draw)
+
+    def _compare(self, name: str) -> dict[str, Any]:
+        """Train what is missing of a table of networks, and write it."""
+        experiment = EXPERIMENTS[name](self.config)
+        trained, missing = zip(*map(self._train, experiment.rows), strict=True)
+        if not any(trained):
+            raise UserError(f"{experiment.title}: nothing could be trained: {missing[0]}")
+        results = summarize(experiment, trained, missing, self.config)
+        self._write(results, write_page(results, self.command), partial(draw_table, results))
+        self._write_text(f"{name}.csv", write_csv(results))
+        return results
+
+    def _train(self, row: Row) -> tuple[list[Figures], str | None]:
+        """The figures of a row's networks; or none, and why they cannot be trained."""
+        self.console.rule(f"{row.label} {row.series}", align="left")
+        try:
+            seeds = self.config.experiments.seeds
+            return [self._network(row, seed).train(self.data, self.console) for seed in seeds], None
+        except MissingWeights as error:
+            self.console.print(f"[yellow]not trained:[/] {escape(str(error))}")
+            return [], str(error)
+
+    def _network(self, row: Row, seed: int) -> Network:
+        return Network.of(row, seed, self.config, self.folder, self.data_key)
+
+    def _learned(self) -> dict[float, Network]:
+        """Networks that see the hand, by the weight of the divergence, from the first seed."""
+        weights = distributions.spread(self.config.experiments.lambdas)
+        networks = {}
+        for row in EXPERIMENTS["figure-5b"](self.config).rows:
+            if row.series == "H" and row.at in weights:
+                networks[row.at] = self._network(row, self.config.experiments.seeds[0])
+                networks[row.at].run(self.data, self.console)
+        return networks
+
+    def _write(self, results: dict[str, Any], page: str, draw: Callable[[], Figure]) -> None:
+        name = results["name"]
+        write_json(self.folder / f"{name}.json", results)
+        self._draw(name, draw)
+        self._write_text(f"{name}.md", page)
+
+    def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
+        path = self.folder / f"{name}.png"
+        figure = draw()
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+        self.console.print(f"figure: {escape(str(path))}")
+
+    def _write_text(self, name: str, text: str) -> None:
+        path = self.folder / name
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        self.console.print(f"table: {escape(str(path))}")
