@@ -89,12 +89,17 @@ def ensemble(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Export
 
 @pytest.fixture(scope="module")
 def single_ages(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A model of one age, from a model folder, on films of locally even contrast, turned too."""
+    """A model of one age, from a model folder, on films of locally even contrast, turned too.
+
+    It sees the image without Region 1 beside that region.
+    """
     folder = tmp_path_factory.mktemp("single")
     export(finished, folder / "model", "O-L1")
     about = json.loads((folder / "model" / "model.json").read_text())
     about["configuration"] |= {"contrast": "local"}
     about["configuration"]["reading"]["rotations"] = [8]
+    (own,) = (one for one in about["configuration"]["training"]["models"] if one["name"] == "O-L1")
+    own["regions"] = ["erased", "region1"]
     about["configuration"]["localization"]["mirror"] = False
     (folder / "model" / "model.json").write_text(json.dumps(about))
     return _export(folder, "--run", str(folder / "model"))

@@ -215,6 +215,20 @@ def test_reading_otherwise_trains_nothing_and_predicts_what_it_evaluates(copied:
         open_model(copied, "neither")
 
 
+def test_predict_erases_region_1_as_the_run_did(tmp_path: Path) -> None:
+    models = "training.models=[{name: R1+E, regions: [region1, erased]}]"
+    config = load_config("smoke", [models])
+    run(config, tmp_path / "run", Console(quiet=True), until="evaluate")
+    predictor = Predictor(open_model(tmp_path / "run"))
+    with open(tmp_path / "run" / "predictions.csv", newline="") as file:
+        known = {row["id"]: row for row in csv.DictReader(file)}
+    folder = tmp_path / "run" / "phantom" / "boneage-training-dataset"
+    patients = [Patient(folder / f"{id}.png", row["male"] == "True") for id, row in known.items()]
+    for row in predictor.rows(patients):
+        evaluated = known[Path(row["path"]).stem]
+        assert float(row["months"]) == pytest.approx(float(evaluated["R1+E months"]), abs=0.05)
+
+
 def test_predict_of_a_dicom_file_is_that_of_the_picture(finished: Path, tmp_path: Path) -> None:
     """The file says the sex, and that it is a right hand: it is turned, and its boxes back."""
     picture = next((finished / "phantom" / "boneage-training-dataset").glob("*.png"))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LONGEST = 900
-_CROPS = {"whole": "Whole image", **FOUND}
+_CROPS = {"whole": "Whole image", **FOUND, "erased": "Without Region 1"}
 _FLAGS = {
     **{
         f"no-{region}": f"{FOUND[region]} was not found: the whole image was taken in its place."

@@ -236,6 +236,8 @@ def _floors(config: Config, localization: dict[str, Any]) -> dict[str, float]:
     for region in ("region1", "region2"):
         # A region that falls on none of them may show any.
         sees[region] = names.get(localization[region]["falls_on"], everything)
+    # Erasing is of boxes that only overlap: it may leave some of what it falls on.
+    sees["erased"] = everything
 
     def floor(name: str) -> float:
         seen = {region for model in config.members(name) for region in model.regions}
