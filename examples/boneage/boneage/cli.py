@@ -41,6 +41,14 @@ Trained = Annotated[Path, typer.Option(help="The folder of a finished run, or a 
 ModelName = Annotated[
     str | None, typer.Option(help="Which model or ensemble (default: the last one).")
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many GPUs of a machine train together (default: one)."),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option("--num-nodes", min=1, help="How many machines train together (default: one)."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", help="section.name=value, as often as needed."),
@@ -48,11 +56,20 @@ Overrides = Annotated[
 
 
 def _configure(
-    out: Path, preset: str | None, data: Path | None, changes: list[str] | None
+    out: Path,
+    preset: str | None,
+    data: Path | None,
+    devices: int | None,
+    nodes: int | None,
+    changes: list[str] | None,
 ) -> Config:
     """The preset asked for, else the run's own configuration, else the demo, with the changes."""
     own = out / "config.yaml"
-    config = load_config(preset or (str(own) if own.exists() else "demo"), changes)
+    options = {"devices": devices, "num_nodes": nodes}
+    asked = [f"hardware.{name}={value}" for name, value in options.items() if value is not None]
+    config = load_config(
+        preset or (str(own) if own.exists() else "demo"), [*(changes or []), *asked]
+    )
     return config if data is None else config.model_copy(update={"data": data.absolute()})
 
 
@@ -61,11 +78,15 @@ def _stage_command(stage: str, text: str) -> Callable[..., None]:
         out: Out = Path("runs/demo"),
         preset: Preset = None,
         data: Data = None,
+        devices: Devices = None,
+        nodes: Nodes = None,
         changes: Overrides = None,
     ) -> None:
+        from boneage.launch import in_processes
         from boneage.pipeline import run
 
-        run(_configure(out, preset, data, changes), out, console, until=stage)
+        config = _configure(out, preset, data, devices, nodes, changes)
+        in_processes(config.hardware, lambda: run(config, out, console, until=stage))
 
     command.__doc__ = text
     return command
@@ -103,7 +124,8 @@ def predict(
     from boneage.data.tables import parse_sex
     from boneage.model_folder import open_model
     from boneage.predictor import Predictor, collect
-    from boneage.shards import launched_share, write_predictions
+    from boneage.processes import launched_share
+    from boneage.shards import write_predictions
 
     try:
         male = None if sex is None else parse_sex(sex, "--sex")
@@ -186,12 +208,16 @@ def losses(
     out: Out = Path("runs/losses"),
     preset: Preset = None,
     data: Data = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     changes: Overrides = None,
 ) -> None:
     """Compare the losses: on fixed features first, then the best of them on whole networks."""
     from boneage.comparison.compare import compare_losses
+    from boneage.launch import in_processes
 
-    compare_losses(_configure(out, preset, data, changes), out, console)
+    config = _configure(out, preset, data, devices, nodes, changes)
+    in_processes(config.hardware, lambda: compare_losses(config, out, console))
 
 
 @app.command()

@@ -371,9 +371,15 @@ class Experiments(Section):
 
 
 class Hardware(Section):
-    """What the networks train on, and the precision that they train in."""
+    """What the networks train on, and the precision that they train in.
+
+    `devices` of each of `num_nodes` machines train together, with a process each. A batch is that
+    of all of them, so that they change the time that training takes, not what is trained.
+    """
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: Count = 1
+    num_nodes: Count = 1
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
 
 
@@ -411,6 +417,20 @@ class Config(Section):
                 )
             if len({models[member].loss in SCALAR_LOSSES for member in members}) > 1:
                 raise ValueError(f"reading.ensembles: {name} mixes single ages with distributions")
+        return self
+
+    @model_validator(mode="after")
+    def _processes_share_batches(self) -> Config:
+        count = self.hardware.devices * self.hardware.num_nodes
+        networks = {f"localization.{name}": getattr(self.localization, name) for name in REGIONS}
+        for name, own in (networks | {"training": self.training}).items():
+            size = own.schedule.batch_size
+            if count > 1 and (size % count or size < 2 * count):
+                raise ValueError(
+                    f"{name}.schedule.batch_size: {count} processes (hardware.devices x num_nodes) "
+                    f"share a batch, two images each at least: expected a multiple of {count} from "
+                    f"{2 * count} on, got {size}"
+                )
         return self
 
     def members(self, name: str) -> tuple[Model, ...]:

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from boneage.predictor import Patient, Predictor
+from boneage.processes import Share
 from boneage.readings import COLUMNS
 from boneage.run_folder import TEXT, atomic_path, writing
 
 # Whole batches, so that how many processes there are changes no rounding.
 SHARD = 1024
-
-
-class Share(NamedTuple):
-    """Which of how many processes this is; shards are dealt out to them in turn."""
-
-    rank: int = 0
-    count: int = 1
-
-
-def launched_share(environment: Mapping[str, str] = os.environ) -> Share:
-    """The share of a process that torchrun or srun has started; all of it for any other."""
-    for rank, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
-        if rank in environment and count in environment:
-            return Share(int(environment[rank]), int(environment[count]))
-    return Share()
 
 
 def write_predictions(

@@ -16,8 +16,9 @@ import pytest
 from boneage import shards
 from boneage.errors import UserError
 from boneage.predictor import Patient
+from boneage.processes import Share, launched_share
 from boneage.readings import COLUMNS
-from boneage.shards import Share, launched_share, write_predictions
+from boneage.shards import write_predictions
 
 
 class Reader:

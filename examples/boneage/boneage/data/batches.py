@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+)
 
 from boneage.config import Augmentation
+from boneage.errors import UserError
+from boneage.processes import Share
 
 
 class Batch(NamedTuple):
@@ -69,22 +79,67 @@ def signed_sex(male: np.ndarray) -> Tensor:
     return torch.from_numpy(np.where(male, 1.0, -1.0).astype(np.float32))
 
 
-def loader(dataset: RegionDataset, batch_size: int, *, shuffle: bool) -> DataLoader[Batch]:
-    """A loader of whole batches. A last batch of one image is dropped in training.
+def loader(
+    dataset: RegionDataset,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    share: Share = Share(),  # noqa: B008
+) -> DataLoader[Batch]:
+    """A loader of a process's share of whole batches.
 
-    Batch normalization knows no variance of a single value, so such a batch would raise.
+    A last batch of fewer than two images for each process is dropped in training: batch
+    normalization knows no variance of a single value, so such a batch would raise.
+
+    Args:
+        dataset: The images.
+        batch_size: That of all processes together.
+        shuffle: Whether to train: each epoch in a new order, which torch's generator decides.
+        share: Which process this is.
+
+    Raises:
+        UserError: If several processes are to train on fewer images than two for each.
     """
-    lonely = shuffle and len(dataset) > batch_size and len(dataset) % batch_size == 1
+    fewest, last = 2 * share.count, len(dataset) % batch_size
+    if shuffle and len(dataset) < fewest and share.count > 1:
+        raise UserError(
+            f"hardware: {share.count} processes train on two images each at least, and the data "
+            f"set has {len(dataset)} for training; give --devices and --num-nodes less"
+        )
+    lonely = shuffle and len(dataset) > batch_size and 0 < last < fewest
+    order: Sampler[int] = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+    batches = BatchSampler(order, batch_size, drop_last=lonely)
     return DataLoader(
         dataset,
-        batch_size,
-        sampler=RandomSampler(dataset) if shuffle else None,
-        drop_last=lonely,
+        batch_sampler=_Shares(batches, share, equal=shuffle),
         collate_fn=_as_it_is,
         # For the seeds of workers, of which there are none. An epoch's order is drawn from torch's
         # own generator when its first batch is asked for, so that can be set before.
         generator=torch.Generator(),
     )
+
+
+class _Shares(Sampler[list[int]]):
+    """One process's share of each batch; all of them draw the same batches.
+
+    Equal shares make the mean of the processes' gradients that of the batch: what is left over of
+    a last one is left out. Otherwise each image is in one share, and a share may be empty, so that
+    all processes take as many steps.
+    """
+
+    def __init__(self, batches: BatchSampler, share: Share, *, equal: bool):
+        self.batches = batches
+        self.share = share
+        self.equal = equal
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, count = self.share
+        for batch in self.batches:
+            end = len(batch) // count * count if self.equal else len(batch)
+            yield batch[rank:end:count]
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -96,7 +151,11 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def augment(images: Tensor, config: Augmentation) -> Tensor:
+def augment(
+    images: Tensor,
+    config: Augmentation,
+    share: Share = Share(),  # noqa: B008
+) -> Tensor:
     """Turn, shift, scale, flip and brighten each image of a batch on its own.
 
     All channels of an image (its regions) are changed alike.
@@ -104,6 +163,8 @@ def augment(images: Tensor, config: Augmentation) -> Tensor:
     Args:
         images: Shape (N, C, S, S), floating, in [0, 1].
         config: How far each change may go.
+        share: Which share of a batch these are. The changes of the whole batch are drawn, so that
+            each image's are the same however many processes there are.
 
     Returns:
         Shape (N, C, S, S), in [0, 1].
@@ -112,12 +173,15 @@ def augment(images: Tensor, config: Augmentation) -> Tensor:
         return images
     count, device = len(images), images.device
 
+    def draw() -> Tensor:
+        return torch.rand(count * share.count, device=device)[share.rank :: share.count]
+
     def spread(amount: float) -> Tensor:
-        return (torch.rand(count, device=device) * 2 - 1) * amount
+        return (draw() * 2 - 1) * amount
 
     angle = spread(math.radians(config.rotation))
     zoom = 1 + spread(config.scale)
-    flip = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0) if config.flip else 1.0
+    flip = torch.where(draw() < 0.5, -1.0, 1.0) if config.flip else 1.0
     shift = torch.stack([spread(2 * config.shift), spread(2 * config.shift)], dim=1)
     turn = torch.stack(
         [flip * angle.cos(), -angle.sin(), flip * angle.sin(), angle.cos()], dim=1

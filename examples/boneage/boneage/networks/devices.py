@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from boneage.config import Hardware
 from boneage.errors import UserError
+from boneage.processes import local_rank
 
 _AVAILABLE = {
     "cuda": torch.cuda.is_available,
@@ -28,7 +27,7 @@ def pick_device(hardware: Hardware) -> torch.device:
     for name, available in _AVAILABLE.items():
         if asked in (name, "auto") and available():
             if name == "cuda":
-                return torch.device(name, _local_rank() % torch.cuda.device_count())
+                return torch.device(name, local_rank() % torch.cuda.device_count())
             return torch.device(name)
     raise UserError(
         f"hardware.accelerator: this machine has no {asked}; set it to auto "
@@ -36,6 +35,17 @@ def pick_device(hardware: Hardware) -> torch.device:
     )
 
 
-def _local_rank() -> int:
-    """Which of the processes on its machine this is."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+def check_devices(hardware: Hardware) -> None:
+    """Check that this machine has a device for each of its processes; of CPUs it has.
+
+    Raises:
+        UserError: If it has fewer.
+    """
+    kind = pick_device(hardware).type
+    present = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, hardware.devices)
+    if hardware.devices > present:
+        raise UserError(
+            f"hardware.devices: {hardware.devices} are asked for, but this machine shows {present} "
+            f"of {kind} to the process; give --devices no more than that, or let each process see "
+            "all of its machine's"
+        )

@@ -14,13 +14,16 @@ from typing import Any, Literal
 import lightning
 import torch
 from ldlcam import triangular_labels
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from torchmetrics import MeanAbsoluteError
 
 from boneage.config import Augmentation, Hardware, Localizer, Schedule, Training
 from boneage.data.batches import Batch, augment, to_float
@@ -29,10 +32,12 @@ from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.losses import make_loss
 from boneage.networks.regressor import AgeNetwork, tell
+from boneage.processes import agree, leads, own_share
 from boneage.run_folder import atomic_path, writing
 
 # The raw soft label's L1 averages over all bins, most of them empty: scaled to be of order one.
 _L1_SCALE = 10.0
+_STEPS = "steps_per_epoch"
 
 
 class _Task(lightning.LightningModule):
@@ -53,6 +58,8 @@ class _Task(lightning.LightningModule):
         self.augmentation = augmentation
         # What is left over at an epoch's end makes a step of its own.
         self.steps_per_epoch = math.ceil(batches / schedule.accumulate)
+        # Counts each image once, whichever process it is shown to.
+        self.error = MeanAbsoluteError()
 
     def on_train_epoch_start(self) -> None:
         """Draw an epoch's order and changes from its number: going on repeats no epoch's."""
@@ -61,17 +68,29 @@ class _Task(lightning.LightningModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images = to_float(batch.images)
         return batch._replace(
-            images=augment(images, self.augmentation) if self.training else images
+            images=augment(images, self.augmentation, own_share()) if self.training else images
         )
 
     def on_validation_start(self) -> None:
         """Stop before a network that has diverged is kept."""
-        if not all(value.isfinite().all() for value in self.network.state_dict().values()):
+        # The network is the same in all processes: one says so.
+        if leads() and not all(
+            value.isfinite().all() for value in self.network.state_dict().values()
+        ):
             raise UserError(
                 f"training diverged in epoch {self.current_epoch + 1} at a learning rate of "
                 f"{max(self.schedule.learning_rate):g}: the weights are no numbers any more; "
                 "lower schedule.learning_rate"
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the schedule's steps were counted by."""
+        checkpoint[_STEPS] = self.steps_per_epoch
+
+    def _log_error(self, months: Tensor, batch: Batch) -> None:
+        """Log the mean absolute error over all validation images, once all were shown."""
+        self.error.update(months, batch.months)
+        self.log("val_mae", self.error, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         plan = self.schedule
@@ -119,9 +138,9 @@ class LocalizerTask(_Task):
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Log the mean absolute error of one batch, in months."""
+        """Take one batch into the mean absolute error, in months."""
         months = self.network.attend(batch.images, batch.sex).months
-        self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
+        self._log_error(months, batch)
 
 
 class AgeTask(_Task):
@@ -142,9 +161,9 @@ class AgeTask(_Task):
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Log the mean absolute error of one batch, in months."""
+        """Take one batch into the mean absolute error, in months."""
         months = tell(self._output(batch), self.network.bins)
-        self.log("val_mae", F.l1_loss(months, batch.months), prog_bar=True, batch_size=len(months))
+        self._log_error(months, batch)
 
     def _output(self, batch: Batch) -> Tensor:
         output: Tensor = self.network(batch.images, batch.sex, batch.covariates)
@@ -161,6 +180,8 @@ def fit(
     keep: Literal["best", "last"],
 ) -> float:
     """Train a task, going on from `folder`'s last checkpoint where there is one.
+
+    Processes that have joined each other train it together, each on its share of the batches.
 
     Args:
         task: What to train; it holds the kept weights afterwards.
@@ -194,17 +215,17 @@ def fit(
             accumulate_grad_batches=task.schedule.accumulate,
             logger=_loggers(folder),
             callbacks=[*checkpoints, RichProgressBar(leave=False)],
-            plugins=[_WholeCheckpoints()],
+            checkpoints=_WholeCheckpoints(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         last = folder / "checkpoints" / "last.ckpt"
-        going_on = last.exists()
-        if going_on:
-            _read_checkpoint(last)
+        going_on = agree(leads() and _can_go_on(last, task))
         trainer.fit(task, train, validation, ckpt_path=last if going_on else None)
-        kept = _read_checkpoint(folder / "checkpoints" / f"{keep}.ckpt")
-        task.load_state_dict(kept["state_dict"])
+        path = folder / "checkpoints" / f"{keep}.ckpt"
+        # Read by one: on a shared disk, others may still see the file that was there before.
+        kept = agree(_read_checkpoint(path)["state_dict"] if leads() else {})
+        task.load_state_dict(kept)
         (figures,) = trainer.validate(task, validation, verbose=False)
     return float(figures["val_mae"])
 
@@ -218,13 +239,50 @@ def check_hardware(hardware: Hardware) -> None:
     _trainer(hardware, logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 
-def _trainer(hardware: Hardware, **options: Any) -> lightning.Trainer:
-    device = pick_device(hardware).type
+def _can_go_on(last: Path, task: _Task) -> bool:
+    """Whether there is a checkpoint to go on from.
+
+    Raises:
+        UserError: If it is damaged, or its steps are not this task's.
+    """
+    if not last.exists():
+        return False
+    steps = _read_checkpoint(last).get(_STEPS, task.steps_per_epoch)
+    if steps != task.steps_per_epoch:
+        raise UserError(
+            f"{last}: the network was begun with {steps} steps an epoch, and with as many "
+            f"processes as now there are {task.steps_per_epoch}; go on with as many as then, or "
+            f"delete the folder {last.parent} to train it from its beginning"
+        )
+    return True
+
+
+def _trainer(
+    hardware: Hardware, checkpoints: TorchCheckpointIO | None = None, **options: Any
+) -> lightning.Trainer:
+    device, count = pick_device(hardware).type, own_share().count
+    if count != hardware.devices * hardware.num_nodes:
+        raise UserError(
+            f"hardware: devices={hardware.devices} on num_nodes={hardware.num_nodes} are to train "
+            f"together, and there is {count} process; start them by boneage or by torchrun"
+        )
+    # Of a network cut at one stride, layers after it may never be used.
+    strategy = DDPStrategy(find_unused_parameters=True) if count > 1 else "auto"
+    # Named, because Lightning would guess another one inside a batch script of SLURM.
+    environment = TorchElasticEnvironment() if count > 1 else LightningEnvironment()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return lightning.Trainer(
-            accelerator=device, devices=1, precision=hardware.precision, **options
+            accelerator=device,
+            devices=hardware.devices,
+            num_nodes=hardware.num_nodes,
+            strategy=strategy,
+            precision=hardware.precision,
+            plugins=[environment, *([checkpoints] if checkpoints else [])],
+            # Batches are shared as they are made.
+            use_distributed_sampler=False,
+            **options,
         )
     except MisconfigurationException as error:
         raise UserError(f"hardware: {error}") from None

@@ -20,6 +20,7 @@ from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.storage import load_backbone, load_network, save_network
 from boneage.networks.training import LocalizerTask, fit
+from boneage.processes import first_alone, leads, own_share, together
 from boneage.run_folder import Stage, atomic_path, read_array, read_arrays, write_json
 from boneage.stages.prepare import whole_path
 
@@ -44,6 +45,7 @@ class Found:
         return Regions(torch.from_numpy(self.boxes), torch.from_numpy(self.valid))
 
 
+@together
 def train_attention(
     config: Config,
     region: str,
@@ -64,7 +66,8 @@ def train_attention(
     """
     own: Localizer = getattr(config.localization, region)
     samples = Samples.load(prepared.folder)
-    images = attention_input(own, samples, stage, prepared, erased_by)
+    with first_alone():
+        images = attention_input(own, samples, stage, prepared, erased_by)
     lightning.seed_everything(config.seed, verbose=False)
     network = LocalizerNetwork(own, config.bins, config.localization)
     if learned is not None:
@@ -73,18 +76,19 @@ def train_attention(
         RegionDataset([images], samples.months, samples.male, samples.rows(part))
         for part in (splits.TRAIN, splits.VALIDATION)
     )
-    batch = own.schedule.batch_size
-    batches = loader(train, batch, shuffle=True)
+    batch, share = own.schedule.batch_size, own_share()
+    batches = loader(train, batch, shuffle=True, share=share)
     error = fit(
         LocalizerTask(network, own, len(batches), config.seed),
         batches,
-        loader(validation, 2 * batch, shuffle=False),
+        loader(validation, 2 * batch, shuffle=False, share=share),
         stage.folder,
         config.hardware,
         keep="last",
     )
-    save_network(network, stage / "network.safetensors")
-    write_json(stage / "training.json", {"validation_mae": error})
+    if leads():
+        save_network(network, stage / "network.safetensors")
+        write_json(stage / "training.json", {"validation_mae": error})
 
 
 def attention_input(

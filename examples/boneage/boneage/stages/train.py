@@ -11,10 +11,12 @@ from boneage.data.samples import Samples
 from boneage.networks.regressor import AgeNetwork
 from boneage.networks.storage import save_network
 from boneage.networks.training import AgeTask, fit
+from boneage.processes import leads, own_share, together
 from boneage.run_folder import Stage, write_json
 from boneage.stages.crop import model_images
 
 
+@together
 def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: Stage) -> None:
     """Train one model; write `network.safetensors` and `training.json`.
 
@@ -30,15 +32,16 @@ def train(config: Config, model: Model, stage: Stage, prepared: Stage, cropped: 
         model_images(config, model, samples, samples.rows(part), prepared, cropped)
         for part in (splits.TRAIN, splits.VALIDATION)
     )
-    batch = plan.schedule.batch_size
-    batches = loader(learn, batch, shuffle=True)
+    batch, share = plan.schedule.batch_size, own_share()
+    batches = loader(learn, batch, shuffle=True, share=share)
     error = fit(
         AgeTask(network, plan, model.loss, len(batches), seed),
         batches,
-        loader(choose, 2 * batch, shuffle=False),
+        loader(choose, 2 * batch, shuffle=False, share=share),
         stage.folder,
         config.hardware,
         keep="best",
     )
-    save_network(network.eval(), stage / "network.safetensors")
-    write_json(stage / "training.json", {"validation_mae": error})
+    if leads():
+        save_network(network.eval(), stage / "network.safetensors")
+        write_json(stage / "training.json", {"validation_mae": error})
