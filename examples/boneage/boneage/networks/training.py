@@ -87,10 +87,15 @@ class _Task(lightning.LightningModule):
         """Keep what the schedule's steps were counted by."""
         checkpoint[_STEPS] = self.steps_per_epoch
 
-    def _log_error(self, months: Tensor, batch: Batch) -> None:
-        """Log the mean absolute error over all validation images, once all were shown."""
-        self.error.update(months, batch.months)
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Take one batch, which may be empty, into the mean absolute error in months."""
+        if len(batch.months):
+            self.error.update(self.tell(batch), batch.months)
         self.log("val_mae", self.error, prog_bar=True)
+
+    def tell(self, batch: Batch) -> Tensor:
+        """Months (N,) of the images, as they are told."""
+        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
         plan = self.schedule
@@ -137,10 +142,9 @@ class LocalizerTask(_Task):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, index: int) -> None:
-        """Take one batch into the mean absolute error, in months."""
-        months = self.network.attend(batch.images, batch.sex).months
-        self._log_error(months, batch)
+    def tell(self, batch: Batch) -> Tensor:
+        """The ages that the attention network finds most likely."""
+        return self.network.attend(batch.images, batch.sex).months
 
 
 class AgeTask(_Task):
@@ -160,10 +164,9 @@ class AgeTask(_Task):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, index: int) -> None:
-        """Take one batch into the mean absolute error, in months."""
-        months = tell(self._output(batch), self.network.bins)
-        self._log_error(months, batch)
+    def tell(self, batch: Batch) -> Tensor:
+        """The ages that the network tells."""
+        return tell(self._output(batch), self.network.bins)
 
     def _output(self, batch: Batch) -> Tensor:
         output: Tensor = self.network(batch.images, batch.sex, batch.covariates)
@@ -216,6 +219,9 @@ def fit(
             logger=_loggers(folder),
             callbacks=[*checkpoints, RichProgressBar(leave=False)],
             checkpoints=_WholeCheckpoints(),
+            # Processes wait for the gradient of every weight but those that are looked for.
+            unused=own_share().count > 1
+            and _some_unused(task.network, train.dataset.__getitems__([0])),
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
@@ -257,8 +263,21 @@ def _can_go_on(last: Path, task: _Task) -> bool:
     return True
 
 
+def _some_unused(network: nn.Module, images: Batch) -> bool:
+    """Whether there are weights that no gradient reaches, as in layers after a backbone's cut."""
+    training = network.training
+    output = network.eval()(to_float(images.images), images.sex)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(output.sum(), weights, allow_unused=True)
+    network.train(training)
+    return any(gradient is None for gradient in gradients)
+
+
 def _trainer(
-    hardware: Hardware, checkpoints: TorchCheckpointIO | None = None, **options: Any
+    hardware: Hardware,
+    checkpoints: TorchCheckpointIO | None = None,
+    unused: bool = False,
+    **options: Any,
 ) -> lightning.Trainer:
     device, count = pick_device(hardware).type, own_share().count
     if count != hardware.devices * hardware.num_nodes:
@@ -266,8 +285,7 @@ def _trainer(
             f"hardware: devices={hardware.devices} on num_nodes={hardware.num_nodes} are to train "
             f"together, and there is {count} process; start them by boneage or by torchrun"
         )
-    # Of a network cut at one stride, layers after it may never be used.
-    strategy = DDPStrategy(find_unused_parameters=True) if count > 1 else "auto"
+    strategy = DDPStrategy(find_unused_parameters=unused) if count > 1 else "auto"
     # Named, because Lightning would guess another one inside a batch script of SLURM.
     environment = TorchElasticEnvironment() if count > 1 else LightningEnvironment()
     for name in ("lightning.pytorch", "lightning.fabric"):
