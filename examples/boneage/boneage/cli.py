@@ -83,10 +83,16 @@ def _stage_command(stage: str, text: str) -> Callable[..., None]:
         changes: Overrides = None,
     ) -> None:
         from boneage.launch import in_processes
-        from boneage.pipeline import run
 
         config = _configure(out, preset, data, devices, nodes, changes)
-        in_processes(config.hardware, lambda: run(config, out, console, until=stage))
+
+        def work() -> None:
+            # Only where it is done: what merely starts processes needs no networks.
+            from boneage.pipeline import run
+
+            run(config, out, console, until=stage)
+
+        in_processes(config.hardware, work)
 
     command.__doc__ = text
     return command
@@ -213,11 +219,16 @@ def losses(
     changes: Overrides = None,
 ) -> None:
     """Compare the losses: on fixed features first, then the best of them on whole networks."""
-    from boneage.comparison.compare import compare_losses
     from boneage.launch import in_processes
 
     config = _configure(out, preset, data, devices, nodes, changes)
-    in_processes(config.hardware, lambda: compare_losses(config, out, console))
+
+    def work() -> None:
+        from boneage.comparison.compare import compare_losses
+
+        compare_losses(config, out, console)
+
+    in_processes(config.hardware, work)
 
 
 @app.command()

@@ -7,12 +7,13 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
 
 from boneage.config import Hardware
 from boneage.errors import UserError
@@ -67,6 +68,8 @@ def _one_tells() -> Iterator[None]:
 def _join(hardware: Hardware, share: Share, work: Callable[[], None]) -> None:
     if "SLURM_STEP_NODELIST" in os.environ and "RANK" not in os.environ:
         _name_as_torchrun(share)
+    if torch.distributed.is_torchelastic_launched():
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if share.rank > 0:
         warnings.simplefilter("ignore")
     try:
@@ -83,6 +86,8 @@ def _join(hardware: Hardware, share: Share, work: Callable[[], None]) -> None:
 
 def _name_as_torchrun(share: Share) -> None:
     """Fill the environment of a process of srun with the names that torchrun uses."""
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
     slurm = os.environ
     host = SLURMEnvironment.resolve_root_node_address(slurm["SLURM_STEP_NODELIST"])
     # Steps of one job, and jobs on one machine, do not meet at the same port.
@@ -95,6 +100,13 @@ def _name_as_torchrun(share: Share) -> None:
         "MASTER_ADDR": slurm.get("MASTER_ADDR", host),
         "MASTER_PORT": slurm.get("MASTER_PORT", str(port)),
     }
+
+
+def _end_with(launcher: int) -> None:
+    """End once torchrun is gone: killed, it has left its processes to train on, unwatched."""
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _lost_another(error: RuntimeError) -> bool:

@@ -167,8 +167,8 @@ if rank not in (None, "0"):
     sys.addaudithook(watch)
 """
 _CHANGES = (
-    "localization.hand.schedule={epochs: [40], batch_size: 8, accumulate: 2}",
-    "training.models=[{name: O, regions: [whole]}, {name: R1, regions: [region1]}]",
+    "localization.hand.schedule={epochs: [20], batch_size: 8, accumulate: 2}",
+    "training.models=[{name: O, regions: [whole]}]",
     "hardware.accelerator=cpu",
 )
 _SRUN = {
@@ -213,25 +213,43 @@ def _runs(pid: int) -> bool:
     return True
 
 
+def _kill(folder: Path, rank: int | None) -> tuple[int, str]:
+    """Kill a process of two while they train, or their launcher; its exit status, and what it said.
+
+    None of them is left then.
+    """
+    last = folder / "run" / "attention-hand" / "checkpoints" / "last.ckpt"
+    begun = last.stat().st_mtime_ns if last.exists() else 0
+    launcher = _start(folder, "--devices", "2")
+    try:
+        _until(lambda: last.exists() and last.stat().st_mtime_ns > begun)
+        os.kill(launcher.pid if rank is None else _pid(folder, rank), signal.SIGKILL)
+        _, errors = launcher.communicate(timeout=60)
+    finally:
+        launcher.terminate()
+    _until(lambda: not any(_runs(_pid(folder, rank)) for rank in (0, 1)), 10)
+    return launcher.returncode, errors
+
+
+def _assert_told(code: int, errors: str, rank: int) -> None:
+    assert code == 1
+    assert f"process {rank + 1} of 2 was ended by SIGKILL; run again to go on" in errors
+    assert "Traceback" not in errors
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes of which one was killed, then the other, while they trained."""
+    """A run whose first process was killed while it trained, and then its launcher."""
     folder = tmp_path_factory.mktemp("killed")
-    last = folder / "run" / "attention-hand" / "checkpoints" / "last.ckpt"
-    for rank in (1, 0):
-        begun = last.stat().st_mtime_ns if last.exists() else 0
-        starter = _start(folder, "--devices", "2")
-        try:
-            _until(lambda begun=begun: last.exists() and last.stat().st_mtime_ns > begun)
-            os.kill(_pid(folder, rank), signal.SIGKILL)
-            _, errors = starter.communicate(timeout=60)
-        finally:
-            starter.terminate()
-        assert starter.returncode == 1
-        assert f"process {rank + 1} of 2 was ended by SIGKILL; run again to go on" in errors
-        assert "Traceback" not in errors
-        assert not _runs(_pid(folder, 1 - rank))
+    _assert_told(*_kill(folder, 0), 0)
+    assert _kill(folder, None)[0] == -signal.SIGKILL
     return folder
+
+
+@pytest.mark.long
+def test_the_first_process_ends_with_another(tmp_path: Path) -> None:
+    _assert_told(*_kill(tmp_path, 1), 1)
+    assert (tmp_path / "said").read_text() == (tmp_path / "written").read_text() == ""
 
 
 @pytest.fixture(scope="module")

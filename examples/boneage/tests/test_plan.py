@@ -29,6 +29,7 @@ def _keys(tmp_path: Path, *changes: str) -> dict[str, str]:
     [
         ("bootstrap=999", set()),
         ("hardware.accelerator=cpu", set()),
+        ("hardware.devices=2", set()),
         ("hardware.precision=bf16-mixed", HAND | REGION1 | REGION2 | CROPPED | WHOLE),
         ("localization.hand.margin=0.1", {"regions-hand"} | CROPPED),
         ("localization.hand.heatmap=evidence", {"regions-hand"} | CROPPED),
