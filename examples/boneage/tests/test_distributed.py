@@ -149,8 +149,10 @@ def test_the_error_counts_each_validation_image_once(trained: Path, count: int) 
 _WATCHED = """
 import os, sys
 rank, folder = os.environ.get("RANK", os.environ.get("SLURM_PROCID")), os.environ["WATCHED"]
-if rank is not None:
-    with open(os.path.join(folder, f"pid-{rank}"), "w") as file:
+own = os.path.join(folder, f"pid-{rank}")
+# Not what reads images for the process of that rank.
+if rank is not None and not os.path.exists(own):
+    with open(own, "w") as file:
         file.write(str(os.getpid()))
 if rank not in (None, "0"):
     said = os.open(os.path.join(folder, "said"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -220,6 +222,8 @@ def _kill(folder: Path, rank: int | None) -> tuple[int, str]:
     """
     last = folder / "run" / "attention-hand" / "checkpoints" / "last.ckpt"
     begun = last.stat().st_mtime_ns if last.exists() else 0
+    for old in folder.glob("pid-*"):
+        old.unlink()
     launcher = _start(folder, "--devices", "2")
     try:
         _until(lambda: last.exists() and last.stat().st_mtime_ns > begun)
