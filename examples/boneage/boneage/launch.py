@@ -137,10 +137,13 @@ def _start(count: int) -> None:
     except SignalException:
         sys.exit(1)
     except ChildFailedError as error:
-        for rank, failure in error.failures.items():
-            if failure.exitcode < 0:
-                name = signal.Signals(-failure.exitcode).name
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        # After one that has told its problem, the launcher itself terminates the others.
+        told = {-signal.SIGTERM} if max(codes.values()) > 0 else set()
+        for rank, code in codes.items():
+            if code < 0 and code not in told:
                 raise UserError(
-                    f"process {rank + 1} of {count} was ended by {name}; run again to go on"
+                    f"process {rank + 1} of {count} was ended by {signal.Signals(-code).name}; "
+                    "run again to go on"
                 ) from None
         sys.exit(1)
