@@ -237,13 +237,12 @@ def table(
     out: Out = Path("runs/paper"),
     preset: Preset = None,
     data: Data = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     changes: Overrides = None,
 ) -> None:
     """Reproduce a table of the paper: train what it needs, and lay its figures beside ours."""
-    from boneage.experiments.run import Paper
-
-    config = _configure(out, preset, data, changes)
-    Paper(config, out, console, _command()).table(number)
+    _reproduce("table", number, _configure(out, preset, data, devices, nodes, changes), out)
 
 
 @app.command()
@@ -252,15 +251,26 @@ def figure(
     out: Out = Path("runs/paper"),
     preset: Preset = None,
     data: Data = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     changes: Overrides = None,
 ) -> None:
     """Reproduce a figure of the paper: train what it needs, and draw it."""
-    from boneage.experiments.run import FIGURES, Paper
+    if number not in (1, 3, 4, 5):
+        raise UserError(f"figure {number}: expected one of 1, 3, 4, 5")
+    _reproduce("figure", number, _configure(out, preset, data, devices, nodes, changes), out)
 
-    if number not in FIGURES:
-        raise UserError(f"figure {number}: expected one of {', '.join(map(str, FIGURES))}")
-    config = _configure(out, preset, data, changes)
-    Paper(config, out, console, _command()).figure(number)
+
+def _reproduce(kind: str, number: int, config: Config, out: Path) -> None:
+    from boneage.launch import in_processes
+
+    def work() -> None:
+        from boneage.experiments.run import Paper
+
+        paper = Paper(config, out, console, _command())
+        paper.table(number) if kind == "table" else paper.figure(number)
+
+    in_processes(config.hardware, work)
 
 
 def _command() -> str:

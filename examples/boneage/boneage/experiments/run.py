@@ -27,8 +27,6 @@ from boneage.stages.plan import RunStages, make_data_key, plan_keyed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TABLES = (1, 2, 3, 4, 5)
-FIGURES = (1, 3, 4, 5)
 _IMAGES = {1: 4, 3: 6}
 
 
@@ -70,7 +68,7 @@ class Paper:
         return stages
 
     def table(self, number: int) -> None:
-        """Make one of `TABLES`: its JSON, page and figure, and of networks a CSV file."""
+        """Make Table I to V: its JSON, page and figure, and of networks a CSV file."""
         if number == 1:
             results = localization.threshold_table(self.config, self.found)
             page = localization.threshold_page(results, self.command)
@@ -79,7 +77,7 @@ class Paper:
             self._compare(f"table-{number}")
 
     def figure(self, number: int) -> None:
-        """Make one of `FIGURES`."""
+        """Make Figure 1, 3, 4 or 5."""
         if number == 4:
             self._draw("figure-4", partial(distributions.draw_learned, self._learned()))
         elif number == 5:
