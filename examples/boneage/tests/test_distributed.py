@@ -176,7 +176,7 @@ _CHANGES = (
 _SRUN = {
     "SLURM_STEP_NUM_TASKS": "2",
     "SLURM_STEP_NODELIST": "localhost",
-    "SLURM_JOB_ID": "4711",
+    "SLURM_JOB_ID": str(os.getpid()),  # tells the port, which other tests are not to take
     "SLURM_STEP_ID": "0",
     "SLURM_NODEID": "0",
 }
@@ -228,10 +228,10 @@ def _kill(folder: Path, rank: int | None) -> tuple[int, str]:
     try:
         _until(lambda: last.exists() and last.stat().st_mtime_ns > begun)
         os.kill(launcher.pid if rank is None else _pid(folder, rank), signal.SIGKILL)
-        _, errors = launcher.communicate(timeout=60)
+        _, errors = launcher.communicate(timeout=300)
     finally:
         launcher.terminate()
-    _until(lambda: not any(_runs(_pid(folder, rank)) for rank in (0, 1)), 10)
+    _until(lambda: not any(_runs(_pid(folder, rank)) for rank in (0, 1)), 60)
     return launcher.returncode, errors
 
 
