@@ -29,7 +29,7 @@ Out = Annotated[Path, typer.Option(help="The run's folder.")]
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="demo, phantom, rsna100, losses, paper, smoke, or a YAML file "
+        help="demo, phantom, rsna100, losses, tables, paper, smoke, or a YAML file "
         "(default: the run's own configuration, else demo)."
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from ldlcam import crop_and_resize, jet_to_fraction, plot_regions, scale_boxes
 from rich.console import Console
@@ -183,15 +184,17 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw_regions(config: Config, data: Path, stages: RunStages, count: int) -> Figure:
-    """Images with their heat maps, boxes and crops, and as Region 2's network saw them.
-
-    The images are spread evenly over the ages of those that are scored by; where none has boxes,
-    of the test images.
-    """
+def pictured_rows(stages: RunStages, count: int) -> np.ndarray:
+    """So many images, far apart in age: of those with boxes to score by, else of the test images."""
     samples = Samples.load(stages.prepared.folder)
-    rows = samples.boxed_rows("Wrist", splits.BOXES_SCORE)
-    rows = evenly_by_age(rows if len(rows) else samples.rows(splits.TEST), samples, count)
+    boxed = samples.boxed_rows("Wrist", splits.BOXES_SCORE)
+    rows = boxed if len(boxed) else samples.rows(splits.TEST)
+    return evenly_by_age(rows, samples, count)
+
+
+def draw_regions(config: Config, data: Path, stages: RunStages, rows: np.ndarray) -> Figure:
+    """Images with their heat maps, boxes and crops, and as Region 2's network saw them."""
+    samples = Samples.load(stages.prepared.folder)
     shapes = torch.from_numpy(samples.shapes[rows])
     radiographs = [
         torch.from_numpy(even_contrast(read_radiograph(data / samples.paths[i]), config.contrast))

@@ -84,9 +84,8 @@ class Paper:
             for part in ("figure-5a", "figure-5b"):
                 self._compare(part)
         else:
-            draw = partial(
-                localization.draw_regions, self.config, self.data, self.found, _IMAGES[number]
-            )
+            rows = localization.pictured_rows(self.found, _IMAGES[number])
+            draw = partial(localization.draw_regions, self.config, self.data, self.found, rows)
             self._draw(f"figure-{number}", draw)
 
     def _compare(self, name: str) -> dict[str, Any]:
