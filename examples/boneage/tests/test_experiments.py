@@ -246,7 +246,7 @@ def test_learned_distributions_are_those_of_the_networks(made: Path, tmp_path: P
     figure = distributions.draw_learned(networks)
     assert len(figure.axes) == 8
     network = networks[1]
-    (told,) = network.stages.ages.values()
+    told = network.told
     samples = Samples.load(network.stages.prepared.folder)
     rows = samples.rows(splits.TEST)
     youngest = rows[np.argsort(samples.months[rows], kind="stable")][
@@ -276,3 +276,32 @@ def test_pictures_are_drawn(made: Path) -> None:
     paper.figure(3)
     for name in ("figure-1", "figure-3", "figure-5a", "figure-5b", "table-1", "table-4"):
         assert (made / f"{name}.png").stat().st_size > 10_000, name
+
+
+def test_other_readings_and_ensembles_train_nothing_new(made: Path) -> None:
+    paper = _paper(made)
+    before = set(made.glob("model-*"))
+    rows = [
+        Row("H", regions=("hand",), loss="ldl", changes={"training.weight": 15**0.5, **changes})
+        for changes in ({}, {"reading.mirror": True}, {"reading.conformal": True})
+    ]
+    plain, mirrored, conformal = (paper._network(row, 0).train(paper.data, QUIET) for row in rows)
+    assert set(made.glob("model-*")) == before
+    assert plain["months"] == conformal["months"] != mirrored["months"]
+    assert conformal["intervals90"] != plain["intervals90"]
+
+
+def test_an_ensemble_mixes_what_its_networks_say(made: Path) -> None:
+    paper = _paper(made)
+    changes = {"training.weight": 15**0.5}
+    row = Row("both", regions=("hand",), loss="ldl", changes=changes, others=(("region1",),))
+    network = paper._network(row, 0)
+    told = read_line(network.train(paper.data, QUIET)["months"])
+    *members, mixed = network.stages.ages.values()
+    assert (network.told, len(members)) == (mixed, 2)
+    logits = [torch.from_numpy(read_arrays(one / "outputs.npz")["outputs"]) for one in members]
+    probs = torch.stack([one.softmax(-1) for one in logits]).mean(0)
+    samples = Samples.load(network.stages.prepared.folder)
+    at = np.searchsorted(read_arrays(mixed / "predictions.npz")["rows"], samples.rows(splits.TEST))
+    months = probs @ make_bins(network.config.bins).centers
+    np.testing.assert_allclose(told, months.numpy()[at], atol=0.01)

@@ -50,6 +50,6 @@ def draw_learned(networks: dict[float, Network]) -> Figure:
 
 
 def _logits(network: Network, rows: np.ndarray) -> torch.Tensor:
-    (told,) = network.stages.ages.values()
+    told = network.told
     index = np.searchsorted(read_arrays(told / "predictions.npz")["rows"], rows)
     return torch.from_numpy(read_arrays(told / "outputs.npz")["outputs"][index])

@@ -185,7 +185,7 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
 
 
 def pictured_rows(stages: RunStages, count: int) -> np.ndarray:
-    """So many images, far apart in age: of those with boxes to score by, else of the test images."""
+    """So many images, far apart in age, of those with boxes to score by, or of the test images."""
     samples = Samples.load(stages.prepared.folder)
     boxed = samples.boxed_rows("Wrist", splits.BOXES_SCORE)
     rows = boxed if len(boxed) else samples.rows(splits.TEST)

@@ -14,7 +14,7 @@ from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.experiments.rows import Row
 from boneage.pipeline import do_task, run_tasks
-from boneage.run_folder import read_json, write_json
+from boneage.run_folder import Stage, read_json, write_json
 from boneage.stages.evaluate import age_scores, describe_data, test_predictions, versions
 from boneage.stages.plan import Place, RunStages, plan_keyed
 
@@ -32,10 +32,14 @@ def beside_others(folder: Path) -> Place:
 
 @dataclass(frozen=True)
 class Network:
-    """One network of one row: a run of its own, which shares all stages that it can with others."""
+    """The network of a row from one seed: a run that shares all stages that it can with others.
+
+    `told` is the stage of what it says, or of what the ensemble says, and `record` its file.
+    """
 
     config: Config
     stages: RunStages
+    told: Stage
     record: Path
 
     @classmethod
@@ -43,8 +47,8 @@ class Network:
         """The network of a row from one seed, and where its figures are written."""
         config = row.config(base, seed)
         stages = plan_keyed(config, beside_others(folder), data_key, _regions(row))
-        (told,) = stages.ages.values()
-        return cls(config, stages, folder / "networks" / f"{told.folder.name}.json")
+        told = list(stages.ages.values())[-1]  # of an ensemble, if there is one
+        return cls(config, stages, told, folder / "networks" / f"{told.folder.name}.json")
 
     def train(self, data: Path, console: Console) -> dict[str, Any]:
         """Do what is missing of its run, unless its figures are there; its figures.
@@ -64,7 +68,7 @@ class Network:
             do_task(task, console)
 
     def _figures(self) -> dict[str, Any]:
-        (told,), (trained,) = self.stages.ages.values(), self.stages.models.values()
+        told, trained = self.told, self.stages.models.values()
         samples = Samples.load(self.stages.prepared.folder)
         rows = samples.rows(splits.TEST)
         return {
@@ -73,19 +77,19 @@ class Network:
             **age_scores(self.config, samples, told),
             "months": _line(test_predictions(told, rows)["months"]),
             "truth": _line(samples.months[rows]),
-            "seconds": {"training": round(trained.seconds, 1), "ages": round(told.seconds, 1)},
+            "seconds": {"training": round(sum(stage.seconds for stage in trained), 1)},
             "versions": versions(),
             "configuration": self.config.model_dump(mode="json", exclude={"data"}),
         }
 
 
 def _regions(row: Row) -> tuple[str, ...]:
-    """The regions to be found for a network: its own if it sees but one, and else all.
+    """The regions to be found for a row: its own if it sees but one, and else all.
 
     So other thresholds of one region need no other networks that find the others.
     """
-    seen = tuple(name for name in row.regions if name in REGIONS)
-    return seen if len(row.regions) == 1 else REGIONS
+    seen = {name for regions in (row.regions, *row.others) for name in regions}
+    return tuple(name for name in REGIONS if name in seen) if len(seen) == 1 else REGIONS
 
 
 def _line(months: np.ndarray) -> str:
