@@ -261,14 +261,30 @@ def figure(
     _reproduce("figure", number, _configure(out, preset, data, devices, nodes, changes), out)
 
 
-def _reproduce(kind: str, number: int, config: Config, out: Path) -> None:
+@app.command()
+def claim(
+    name: Annotated[str, typer.Argument(help="labels, hand or delta.")],
+    out: Out = Path("runs/paper"),
+    preset: Preset = None,
+    data: Data = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
+    changes: Overrides = None,
+) -> None:
+    """Look into a claim that the paper makes in passing: train what tells, and show it."""
+    if name not in ("labels", "hand", "delta"):
+        raise UserError(f"claim {name!r}: expected one of labels, hand, delta")
+    _reproduce("claim", name, _configure(out, preset, data, devices, nodes, changes), out)
+
+
+def _reproduce(kind: str, which: int | str, config: Config, out: Path) -> None:
     from boneage.launch import in_processes
 
     def work() -> None:
         from boneage.experiments.run import Paper
 
         paper = Paper(config, out, console, _command())
-        paper.table(number) if kind == "table" else paper.figure(number)
+        getattr(paper, kind)(which)
 
     in_processes(config.hardware, work)
 

@@ -352,7 +352,7 @@ class Experiments(Section):
 
     `backbones` are those of Table II, `sizes` those of Table IV, the first of which is also that of
     Tables II and III. `thresholds`, shares of a map's maximum, and `lambdas`, weights on the
-    published scale, are those of Figure 5, which stand for the published ones by their places.
+    published scale, are those of Figure 5; `deltas` are standard deviations of the labels.
     """
 
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
@@ -368,6 +368,7 @@ class Experiments(Section):
     lambdas: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
         *(0, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
     )
+    deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 15, 20, 30)
 
 
 class Hardware(Section):

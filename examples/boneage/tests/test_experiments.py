@@ -305,3 +305,30 @@ def test_an_ensemble_mixes_what_its_networks_say(made: Path) -> None:
     at = np.searchsorted(read_arrays(mixed / "predictions.npz")["rows"], samples.rows(splits.TEST))
     months = probs @ make_bins(network.config.bins).centers
     np.testing.assert_allclose(told, months.numpy()[at], atol=0.01)
+
+
+def test_claims_compare_what_they_say(tmp_path: Path) -> None:
+    paper = _paper(tmp_path, "experiments.seeds=[0]", "experiments.deltas=[5, 15]")
+    for claim in ("labels", "hand", "delta"):
+        paper.claim(claim)
+    labels = read_json(tmp_path / "claim-labels.json")["rows"]
+    own = [row["configuration"]["localization"]["hand"] for row in labels]
+    assert {(one["loss"], one["label_width"]) for one in own} == {
+        (loss, width) for loss in ("l1", "kl") for width in (1, 5, 15, 30, 50, 80)
+    }
+    hand = read_json(tmp_path / "claim-hand.json")["rows"]
+    own = [row["configuration"]["localization"]["hand"] for row in hand]
+    assert [(one["size"], one["pool"]) for one in own] == [
+        (65, "avg"),
+        (65, "max"),
+        (97, "avg"),
+        (97, "max"),
+    ]
+    page = (tmp_path / "claim-hand.md").read_text()
+    for row in hand:
+        scores = row["against"]["Hand"]
+        assert f"{scores['mean_iou']:.3f} / {scores['ap50']:.3f}" in page
+    # Only the hand was looked for.
+    assert not list(tmp_path.glob("attention-region1-*"))
+    deltas = read_json(tmp_path / "claim-delta.json")["rows"]
+    assert [row["at"] for row in deltas] == [5, 15]

@@ -232,6 +232,20 @@ def _figure5b(config: Config) -> Experiment:
     )
 
 
+def _delta(config: Config) -> Experiment:
+    """The standard deviation of the labels, for the whole image."""
+    rows = [
+        Row(f"delta {sigma:g}", None, ("whole",), "ldl", {"training.sigma": sigma}, at=sigma)
+        for sigma in config.experiments.deltas
+    ]
+    return Experiment(
+        "claim-delta",
+        "The standard deviation of the labels",
+        tuple(rows),
+        "delta of Eq. 11 (months)",
+    )
+
+
 def _letters(regions: tuple[Region, ...]) -> str:
     return "+".join(_LETTERS[region] for region in regions)
 
@@ -247,4 +261,5 @@ EXPERIMENTS: dict[str, Callable[[Config], Experiment]] = {
     "table-5": _table5,
     "figure-5a": _figure5a,
     "figure-5b": _figure5b,
+    "claim-delta": _delta,
 }

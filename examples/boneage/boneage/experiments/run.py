@@ -14,6 +14,7 @@ from rich.markup import escape
 from boneage.config import Config
 from boneage.errors import UserError
 from boneage.experiments import distributions, localization
+from boneage.experiments.attention import CLAIMS, claim_page, train_row
 from boneage.experiments.figure import draw_table
 from boneage.experiments.networks import Network, beside_others
 from boneage.experiments.page import write_csv, write_page
@@ -87,6 +88,17 @@ class Paper:
             rows = localization.pictured_rows(self.found, _IMAGES[number])
             draw = partial(localization.draw_regions, self.config, self.data, self.found, rows)
             self._draw(f"figure-{number}", draw)
+
+    def claim(self, name: str) -> None:
+        """Look into what the paper says in passing: of its attention networks, or of delta."""
+        if name == "delta":
+            self._compare("claim-delta")
+            return
+        claim = CLAIMS[name](self.config)
+        at = self.config, self.folder, self.data, self.data_key, self.console
+        rows = [train_row(claim, row, *at) for row in claim.rows]
+        write_json(self.folder / f"{claim.name}.json", {"title": claim.title, "rows": rows})
+        self._write_text(f"{claim.name}.md", claim_page(claim, rows, self.command))
 
     def _compare(self, name: str) -> dict[str, Any]:
         """Train what is missing of a table of networks, and write it."""

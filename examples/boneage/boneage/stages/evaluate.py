@@ -51,7 +51,9 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
         "data": describe_data(config, samples),
         "seed": config.seed,
         "localization": {
-            region: _localization(region, stages.attention[region], stages.regions[region], samples)
+            region: localization_scores(
+                region, stages.attention[region], stages.regions[region], samples
+            )
             for region in REGIONS
         },
         "ages": _ages(config, samples, stages.ages),
@@ -89,7 +91,10 @@ def describe_data(config: Config, samples: Samples) -> dict[str, Any]:
     return described
 
 
-def _localization(region: str, attention: Stage, stage: Stage, samples: Samples) -> dict[str, Any]:
+def localization_scores(
+    region: str, attention: Stage, stage: Stage, samples: Samples
+) -> dict[str, Any]:
+    """Every figure of one found region, against the annotated ones that it may fall on."""
     found, chosen = Found.load(stage), read_json(stage / "threshold.json")
     heatmaps = torch.from_numpy(read_array(stage / "heatmaps.npy"))
     against = {}
