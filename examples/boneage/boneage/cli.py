@@ -263,7 +263,7 @@ def figure(
 
 @app.command()
 def claim(
-    name: Annotated[str, typer.Argument(help="labels, hand or delta.")],
+    name: Annotated[str, typer.Argument(help="crops, labels, hand or delta.")],
     out: Out = Path("runs/paper"),
     preset: Preset = None,
     data: Data = None,
@@ -271,9 +271,9 @@ def claim(
     nodes: Nodes = None,
     changes: Overrides = None,
 ) -> None:
-    """Look into a claim that the paper makes in passing: train what tells, and show it."""
-    if name not in ("labels", "hand", "delta"):
-        raise UserError(f"claim {name!r}: expected one of labels, hand, delta")
+    """Look into a claim of the paper beside its tables: train what tells, and show it."""
+    if name not in ("crops", "labels", "hand", "delta"):
+        raise UserError(f"claim {name!r}: expected one of crops, labels, hand, delta")
     _reproduce("claim", name, _configure(out, preset, data, devices, nodes, changes), out)
 
 

@@ -15,7 +15,7 @@ from boneage.data.samples import Samples
 from boneage.experiments.rows import Row
 from boneage.pipeline import do_task, run_tasks
 from boneage.run_folder import Stage, read_json, write_json
-from boneage.stages.evaluate import age_scores, describe_data, test_predictions, versions
+from boneage.stages.evaluate import age_scores, describe_data, floors, test_predictions, versions
 from boneage.stages.plan import Place, RunStages, plan_keyed
 
 # Of a stage's key, so much tells folders apart.
@@ -75,12 +75,23 @@ class Network:
             "data": describe_data(self.config, samples),
             "seed": self.config.training.models[0].seed,
             **age_scores(self.config, samples, told),
+            "floor": self._floor(),
             "months": _line(test_predictions(told, rows)["months"]),
             "truth": _line(samples.months[rows]),
             "seconds": {"training": round(sum(stage.seconds for stage in trained), 1)},
             "versions": versions(),
             "configuration": self.config.model_dump(mode="json", exclude={"data"}),
         }
+
+    def _floor(self) -> float | None:
+        """The least error that could be reached, which only of the phantom is known."""
+        if self.config.data is not None:
+            return None
+        found = {name: self.stages.regions[name] for name in self.stages.found()}
+        falls_on = {
+            name: read_json(stage / "threshold.json")["falls_on"] for name, stage in found.items()
+        }
+        return list(floors(self.config, falls_on).values())[-1]
 
 
 def _regions(row: Row) -> tuple[str, ...]:

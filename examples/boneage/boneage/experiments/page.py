@@ -9,7 +9,7 @@ from typing import Any
 from boneage.report.wording import NOTHING, duration, interval, number, percent
 
 _COLUMNS = (
-    *("label", "series", "published", "mae", "rmse", "cs6", "cs12", "crps", "sd"),
+    *("label", "series", "published", "mae", "floor", "rmse", "cs6", "cs12", "crps", "sd"),
     *("coverage90", "validation_mae", "seconds"),
 )
 _GAINS, _ENDS = ("gain_on_first", "gain_on_partner"), ("", "_low", "_high")
@@ -77,8 +77,18 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     paired = any(row.get("gain_on_partner") for row in rows)
     published = any(row["published"] for row in rows)
     words = ["", *(["series"] if any(series) else [])]
-    numbers = [*(["paper"] if published else []), "MAE", "of each seed", "within 12", "CRPS", "sd"]
-    numbers += ["90% covers", "gain", *(["in its row"] if paired else []), "a network"]
+    floor = any(row.get("floor") for row in rows)
+    numbers = [*(["paper"] if published else []), "MAE", *(["floor"] if floor else [])]
+    numbers += [
+        "of each seed",
+        "within 12",
+        "CRPS",
+        "sd",
+        "90% covers",
+        "gain",
+        *(["in its row"] if paired else []),
+        "a network",
+    ]
     lines = [
         "| " + " | ".join([*words, *numbers]) + " |",
         "|---" * len(words) + "|---:" * len(numbers) + "|",
@@ -86,15 +96,16 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         cells = [row["label"], *([row["series"]] if any(series) else [])]
         cells += [number(row["published"])] if published else []
-        cells += ["not trained"] if row["missing"] else _measured(row, paired)
+        cells += ["not trained"] if row["missing"] else _measured(row, paired, floor)
         cells += [NOTHING] * (len(words) + len(numbers) - len(cells))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def _measured(row: dict[str, Any], paired: bool) -> list[str]:
+def _measured(row: dict[str, Any], paired: bool, floor: bool) -> list[str]:
     return [
         f"**{number(row['mae'], 2)}**",
+        *([number(row["floor"], 1)] if floor else []),
         ", ".join(number(error, 2) for error in row["seeds_mae"]),
         percent(row["cs12"]),
         number(row["crps"], 2),

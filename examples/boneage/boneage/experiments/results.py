@@ -86,6 +86,7 @@ def _means(figures: Sequence[Figures]) -> Figures:
     return {
         "mae": _mean(one["mae"] for one in errors),
         "seeds_mae": [one["mae"] for one in errors],
+        "floor": figures[0].get("floor"),
         "rmse": _mean(one["rmse"] for one in errors),
         "cs6": _mean(one["cs6"] for one in errors),
         "cs12": _mean(one["cs12"] for one in errors),

@@ -246,6 +246,14 @@ def _delta(config: Config) -> Experiment:
     )
 
 
+def _crops(config: Config) -> Experiment:
+    """The whole image beside regions of it, all at one size and by one loss."""
+    rows = [
+        Row(letters, None, _seen(letters), "ldl") for letters in ("O", "H", "R1", "H+R1", "H+R1+R2")
+    ]
+    return Experiment("claim-crops", "What crops of the original carry", tuple(rows))
+
+
 def _letters(regions: tuple[Region, ...]) -> str:
     return "+".join(_LETTERS[region] for region in regions)
 
@@ -262,4 +270,5 @@ EXPERIMENTS: dict[str, Callable[[Config], Experiment]] = {
     "figure-5a": _figure5a,
     "figure-5b": _figure5b,
     "claim-delta": _delta,
+    "claim-crops": _crops,
 }

@@ -90,9 +90,9 @@ class Paper:
             self._draw(f"figure-{number}", draw)
 
     def claim(self, name: str) -> None:
-        """Look into what the paper says in passing: of its attention networks, or of delta."""
-        if name == "delta":
-            self._compare("claim-delta")
+        """Look into what the paper says beside its tables."""
+        if name not in CLAIMS:
+            self._compare(f"claim-{name}")
             return
         claim = CLAIMS[name](self.config)
         at = self.config, self.folder, self.data, self.data_key, self.console

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from itertools import combinations
 from pathlib import Path
@@ -61,7 +62,9 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
         "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
     if config.data is None:
-        metrics["ages"]["floors"] = _floors(config, metrics["localization"])
+        found = metrics["localization"].items()
+        falls_on = {region: scores["falls_on"] for region, scores in found}
+        metrics["ages"]["floors"] = floors(config, falls_on)
     metrics["seconds"] = stages.seconds()
     write_json(folder / "metrics.json", metrics)
     _write_predictions(folder / "predictions.csv", samples, stages.ages)
@@ -233,21 +236,25 @@ def test_distributions(
     return states
 
 
-def _floors(config: Config, localization: dict[str, Any]) -> dict[str, float]:
-    """The least MAE that each model could reach, from the phantom regions that it sees."""
+def floors(config: Config, falls_on: Mapping[str, str | None]) -> dict[str, float]:
+    """The least MAE that each model could reach, from the phantom regions that it sees.
+
+    Args:
+        config: The configuration.
+        falls_on: The annotated region that each found one falls on; None for none of them.
+    """
     everything = {"carpal", "metacarpal", "forearm", "phalanges"}
-    sees = {"whole": everything, "hand": everything}
+    # Erasing is of boxes that only overlap: it may leave some of what it falls on.
+    sees = dict.fromkeys(("whole", "hand", "erased"), everything)
     names = {"Wrist": {"carpal"}, "Metacarpal": {"metacarpal"}}
     for region in ("region1", "region2"):
         # A region that falls on none of them may show any.
-        sees[region] = names.get(localization[region]["falls_on"], everything)
-    # Erasing is of boxes that only overlap: it may leave some of what it falls on.
-    sees["erased"] = everything
+        sees[region] = names.get(falls_on.get(region) or "", everything)
 
     def floor(name: str) -> float:
         seen = {region for model in config.members(name) for region in model.regions}
         regions = set().union(*(sees[region] for region in seen))
         return phantom.bayes_floor(sorted(regions), config.phantom.variant)
 
-    names = (*(model.name for model in config.training.models), *config.reading.ensembles)
-    return {name: floor(name) for name in names}
+    names_of_all = (*(model.name for model in config.training.models), *config.reading.ensembles)
+    return {name: floor(name) for name in names_of_all}
