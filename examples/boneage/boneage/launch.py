@@ -106,7 +106,7 @@ def _end_with(launcher: int) -> None:
     """End once torchrun is gone: killed, it has left its processes to train on, unwatched."""
     while os.getppid() == launcher:
         time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGKILL)  # others are answered by handlers
 
 
 def _lost_another(error: RuntimeError) -> bool:

@@ -263,9 +263,13 @@ def both(killed: Path) -> Path:
         _start(killed, "--devices", "2", SLURM_PROCID=rank, SLURM_LOCALID=rank, **_SRUN)
         for rank in "01"
     ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    try:
+        for process in ranks:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in ranks:
+            process.kill()
     return killed
 
 

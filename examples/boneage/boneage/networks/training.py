@@ -6,6 +6,7 @@ import io
 import itertools
 import logging
 import math
+import signal
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +62,9 @@ class _Task(lightning.LightningModule):
         # Counts each image once, whichever process it is shown to.
         self.error = MeanAbsoluteError()
 
+    def on_train_start(self) -> None:
+        _end_on_sigterm()
+
     def on_train_epoch_start(self) -> None:
         """Draw an epoch's order and changes from its number: going on repeats no epoch's."""
         torch.manual_seed(self.seed + 1_000_003 * (self.current_epoch + 1))
@@ -73,6 +77,7 @@ class _Task(lightning.LightningModule):
 
     def on_validation_start(self) -> None:
         """Stop before a network that has diverged is kept."""
+        _end_on_sigterm()
         # The network is the same in all processes: one says so.
         if leads() and not all(
             value.isfinite().all() for value in self.network.state_dict().values()
@@ -117,6 +122,15 @@ class _Task(lightning.LightningModule):
         phase = sum(epoch >= end for end in ends)
         rates = self.schedule.learning_rate
         return rates[min(phase, len(rates) - 1)] / rates[0]
+
+
+def _end_on_sigterm() -> None:
+    """Let SIGTERM end one of several processes at once, which is no harm: a run goes on.
+
+    Lightning's handler would tell the others, in the middle of what they wait for from this one.
+    """
+    if own_share().count > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class LocalizerTask(_Task):
