@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from boneage.data.cache import render
 from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
 from boneage.data.images import FORMATS, image_files, image_name, read_film
+from boneage.data.parallel import read_ahead
 from boneage.data.patients import Known
 from boneage.errors import UserError
 from boneage.model_folder import TrainedModel
@@ -85,25 +87,28 @@ class Predictor:
 
     def rows(self, patients: Iterable[Patient]) -> Iterator[dict[str, str]]:
         """One row of `COLUMNS` an image, in the given order; a bad image's row says its error."""
-        waiting = iter(patients)
-        while batch := list(islice(waiting, _BATCH)):
-            yield from self._batch(batch)
+        # While the networks read a batch, the films of the next one are read from their files.
+        with contextlib.closing(read_ahead(self._open, patients, _BATCH)) as opened:
+            while batch := list(islice(opened, _BATCH)):
+                yield from self._batch(batch)
 
-    def _batch(self, batch: Sequence[Patient]) -> Iterator[dict[str, str]]:
-        films: dict[int, Film] = {}
-        errors: dict[int, str] = {}
-        for i, patient in enumerate(batch):
-            try:
-                films[i] = self.film(patient)
-            except UserError as error:
-                errors[i] = str(error)
-        names = [image_name(batch[i].path) for i in films]
-        covariates = [batch[i].covariates for i in films]
-        told = self.read(names, list(films.values()), covariates)
-        readings = dict(zip(films, told, strict=True))
-        for i, patient in enumerate(batch):
-            empty = dict.fromkeys(COLUMNS, "") | {"path": str(patient.path)}
-            yield empty | (table_row(readings[i]) if i in readings else {"error": errors[i]})
+    def _open(self, patient: Patient) -> tuple[Patient, Film | UserError]:
+        try:
+            return patient, self.film(patient)
+        except UserError as error:
+            return patient, error
+
+    def _batch(self, batch: Sequence[tuple[Patient, Film | UserError]]) -> Iterator[dict[str, str]]:
+        films = [(patient, film) for patient, film in batch if isinstance(film, Film)]
+        readings = self.read(
+            [image_name(patient.path) for patient, _ in films],
+            [film for _, film in films],
+            [patient.covariates for patient, _ in films],
+        )
+        rows = map(table_row, readings)
+        for patient, film in batch:
+            told = next(rows) if isinstance(film, Film) else {"error": str(film)}
+            yield dict.fromkeys(COLUMNS, "") | {"path": str(patient.path)} | told
 
     def film(self, patient: Patient) -> Film:
         """An image as the networks see it, of even contrast; the patient's sex is the film's.

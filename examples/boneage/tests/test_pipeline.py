@@ -19,6 +19,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from boneage.config import Config, load_config
+from boneage.data.samples import Samples
 from boneage.errors import UserError
 from boneage.model_folder import export, open_model
 from boneage.networks import devices
@@ -28,6 +29,7 @@ from boneage.predictor import Patient, Predictor, collect
 from boneage.readings import COLUMNS
 from boneage.run_folder import read_json
 from boneage.shards import write_predictions
+from boneage.stages import localize
 from boneage.stages.plan import plan_stages
 
 QUIET = Console(quiet=True)
@@ -324,6 +326,40 @@ def test_predict_makes_rows_of_bad_images(finished: Path, tmp_path: Path) -> Non
     for bad in ("empty.png", "half.png"):
         assert bad in rows[bad]["error"]
         assert not rows[bad]["months"]
+
+
+def test_rows_keep_the_order_of_the_images_whatever_is_wrong_with_some(
+    finished: Path, tmp_path: Path
+) -> None:
+    """Over several batches, which are read ahead: a bad image shifts no other one's row."""
+    images = sorted((finished / "phantom" / "boneage-training-dataset").glob("*.png"))[:40]
+    (tmp_path / "bad.png").write_bytes(images[0].read_bytes()[:2000])
+    bad = (0, 15, 16, 17, 39)
+    paths = [tmp_path / "bad.png" if i in bad else image for i, image in enumerate(images)]
+    predictor = Predictor(open_model(finished))
+    expected = list(predictor.rows(Patient(image, True) for image in images))
+    rows = list(predictor.rows(Patient(path, True) for path in paths))
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    for i, row in enumerate(rows):
+        if i in bad:
+            assert "bad.png" in row["error"]
+            assert not row["months"]
+        else:
+            assert float(row["months"]) == pytest.approx(float(expected[i]["months"]), abs=0.02)
+
+
+def test_erased_images_are_the_same_however_many_at_a_time(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, stages = open_run(copied)
+    samples, attention = Samples.load(stages.prepared.folder), stages.attention["region2"]
+    known = np.load(attention / "erased.npy")
+    (attention / "erased.npy").unlink()
+    monkeypatch.setattr(localize, "_AT_A_TIME", 7)
+    again = localize.attention_input(
+        config.localization.region2, samples, attention, stages.prepared, stages.regions["region1"]
+    )
+    np.testing.assert_array_equal(again, known)
 
 
 def test_flat_image_falls_back_to_the_whole_and_is_flagged(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from boneage.data.contrast import even_contrast
 from boneage.data.images import read_radiograph
+from boneage.data.parallel import processors
 from boneage.errors import Problems, UserError
 from boneage.run_folder import atomic_path, writing
 
@@ -65,7 +66,9 @@ def write_views(
     chunks = [slice(i, i + _CHUNK) for i in range(0, len(images), _CHUNK)]
     jobs = [(images[chunk], [_part(view, chunk) for view in views], contrast) for chunk in chunks]
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(_array_file(view, len(images))) for view in views]
+        writers = [
+            stack.enter_context(array_file(view.path, len(images), view.size)) for view in views
+        ]
         run = stack.enter_context(_workers(len(images)))
         for chunk, (cuts, sizes, problems) in zip(chunks, run(_render_chunk, jobs), strict=True):
             bad += problems
@@ -121,18 +124,18 @@ def _render_chunk(job: _Job) -> tuple[list[np.ndarray], list[tuple[int, ...]], l
 
 
 @contextlib.contextmanager
-def _array_file(view: View, count: int) -> Iterator[Callable[[np.ndarray], None]]:
-    """Opens a view's .npy file; gives what appends images to it.
+def array_file(path: Path, count: int, size: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """Opens an .npy file of so many square images of uint8; gives what appends some of them to it.
 
     They are written, not mapped: a disk that fills up under a memory map ends the process.
     """
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, view.size, view.size)}
-    with atomic_path(view.path) as temporary, open(temporary, "wb") as file:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size)}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
 
         def write(part: np.ndarray) -> None:
-            # Several views are open at once: the message has to name the one that failed.
-            with writing(view.path):
+            # Several files are open at once: the message has to name the one that failed.
+            with writing(path):
                 file.write(part)
 
         yield write
@@ -141,9 +144,7 @@ def _array_file(view: View, count: int) -> Iterator[Callable[[np.ndarray], None]
 @contextlib.contextmanager
 def _workers(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
     """A `map` that uses all processors, or the plain one where starting them takes longer."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-    workers = min(processors, count // _CHUNK)
+    workers = min(processors(), count // _CHUNK)
     if workers <= 1:
         yield map
         return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from boneage.data.quiet import quiet
 from boneage.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def read_dicom(path: Path) -> Film:
     # What they print may hold what the file says of a patient.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet:
             header = pydicom.dcmread(path)
             problem = _problem(header)
             if problem:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from boneage.data.dicom import Film, is_dicom, read_dicom
+from boneage.data.quiet import quiet
 from boneage.errors import UserError
 
 FORMATS = "PNG, JPEG, TIFF or DICOM"
@@ -89,13 +89,10 @@ def read_film(path: Path) -> Film:
 def _read_picture(path: Path) -> np.ndarray:
     """Grey values (H, W) of a PNG, JPEG or TIFF file."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Not by its path: Pillow would map an uncompressed TIFF and confuse one on its side.
-            with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
-                ImageOps.exif_transpose(image, in_place=True)
-                return _grey(image)
+        # Not by its path: Pillow would map an uncompressed TIFF and confuse one on its side.
+        with quiet, open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            return _grey(image)
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except UnidentifiedImageError:

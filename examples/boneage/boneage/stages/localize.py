@@ -14,6 +14,7 @@ from rich.console import Console
 from boneage.config import TRUTH, Config, Localizer
 from boneage.data import splits
 from boneage.data.batches import RegionDataset, loader, signed_sex
+from boneage.data.cache import array_file
 from boneage.data.samples import Samples
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
@@ -26,6 +27,7 @@ from boneage.stages.prepare import whole_path
 
 # Below this mean IoU a region and an annotated one merely touch.
 _FALLS_ON = 0.25
+_AT_A_TIME = 256  # images; all of them at once need not fit into memory
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,11 @@ def attention_input(
     if not path.exists():
         regions = Found.load(erased_by).regions()
         shapes = torch.from_numpy(samples.shapes)
-        with atomic_path(path) as temporary:
-            np.save(temporary, erase_region(images, regions, shapes, samples.ids))
+        with array_file(path, *images.shape[:2]) as write:
+            for i in range(0, len(images), _AT_A_TIME):
+                part = slice(i, i + _AT_A_TIME)
+                found = Regions(*(column[part] for column in regions))
+                write(erase_region(images[part], found, shapes[part], samples.ids[part]))
     return read_array(path, mapped=True)
 
 
