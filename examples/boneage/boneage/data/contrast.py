@@ -27,7 +27,9 @@ def even_contrast(image: np.ndarray, how: str) -> np.ndarray:
     if low == high:
         return np.full_like(image, 0.5)
     if how == "percentile":
-        return np.clip((image - low) / (high - low), 0, 1)
+        even = image - low
+        even /= high - low
+        return np.clip(even, 0, 1, out=even)
     return _even_locally(image, high - low)
 
 
@@ -51,14 +53,21 @@ def _even_locally(image: np.ndarray, span: float) -> np.ndarray:
     deviation = np.sqrt(ndimage.gaussian_filter((small - mean) ** 2, radius * 5 / 3))
     if step > 1:
         mean, deviation = (_enlarge(part, image.shape, step) for part in (mean, deviation))
-    # The floor keeps the noise of empty areas down: about four of 255 greys on a usual film.
-    return np.clip(0.5 + 0.2 * (image - mean) / (deviation + 0.025 * span), 0, 1)
+    # 0.5 + 0.2 (image - mean) / (deviation + 0.025 span), in place: new arrays of a film's size
+    # cost more than what is computed in them. The floor keeps the noise of empty areas down: about
+    # four of 255 greys on a usual film.
+    deviation += 0.025 * span
+    even = np.subtract(image, mean, out=mean)
+    even *= 0.2
+    even /= deviation
+    even += 0.5
+    return np.clip(even, 0, 1, out=even)
 
 
 def _enlarge(part: np.ndarray, shape: tuple[int, ...], step: int) -> np.ndarray:
     grid = Image.fromarray(part)
     box = (0, 0, shape[1] / step, shape[0] / step)
-    return np.asarray(grid.resize(shape[::-1], Image.Resampling.BILINEAR, box=box))
+    return np.array(grid.resize(shape[::-1], Image.Resampling.BILINEAR, box=box))
 
 
 def _step(image: np.ndarray, side: int) -> int:
