@@ -41,6 +41,10 @@ class Claim:
     region: str
     rows: tuple[AttentionRow, ...]
 
+    def described(self) -> dict[str, Any]:
+        """What the claim is, for the file of its figures."""
+        return {"name": self.name, "title": self.title, "said": self.said, "region": self.region}
+
 
 def _labels(config: Config) -> Claim:
     rows = [
@@ -114,20 +118,21 @@ def train_row(
     return {"label": row.label, "changes": row.changes} | told
 
 
-def claim_page(claim: Claim, rows: list[dict[str, Any]], command: str) -> str:
+def claim_page(results: dict[str, Any]) -> str:
     """The page of a claim, as Markdown."""
-    names = [name for name in TRUTH[claim.region] if any(name in row["against"] for row in rows)]
+    region, rows = results["region"], results["rows"]
+    names = [name for name in TRUTH[region] if any(name in row["against"] for row in rows)]
     titles = [f"{ANNOTATED[name]}: mean IoU / AP50" for name in names]
     data = rows[0]["data"]
     lines = [
-        f"# {claim.title}",
+        f"# {results['title']}",
         "",
         "```",
-        command,
+        results["command"],
         "```",
         "",
         f"{data['name']}, {data['images']} images; the network that finds the region "
-        f'"{FOUND[claim.region]}". The paper says: {claim.said} The error is that of the age at '
+        f'"{FOUND[region]}". The paper says: {results["said"]} The error is that of the age at '
         "the network's highest output, on the validation images, in months.",
         "",
         f"| | validation error | {' | '.join(titles)} | threshold |",

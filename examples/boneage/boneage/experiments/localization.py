@@ -109,7 +109,7 @@ def threshold_table(config: Config, stages: RunStages) -> dict[str, Any]:
     }
 
 
-def threshold_page(results: dict[str, Any], command: str) -> str:
+def threshold_page(results: dict[str, Any]) -> str:
     """The page of Table I, as Markdown."""
     data, pairs = results["data"], results["pairs"]
     titles = [f"{FOUND[pair['region']]}, {ANNOTATED[pair['annotated']]}" for pair in pairs]
@@ -118,7 +118,7 @@ def threshold_page(results: dict[str, Any], command: str) -> str:
         f"# {results['title']}",
         "",
         "```",
-        command,
+        results["command"],
         "```",
         "",
         f"{data['name']}; annotated images scored: {counts}. Each cell has the mean IoU and the "

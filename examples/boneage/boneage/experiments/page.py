@@ -36,22 +36,15 @@ def _plain(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def write_page(results: dict[str, Any], command: str) -> str:
-    """The page: where the figures come from, the paper's beside ours, and the figure.
-
-    Args:
-        results: The table's figures.
-        command: The command that made them.
-    """
+def write_page(results: dict[str, Any]) -> str:
+    """The page: where the figures come from, the paper's beside ours, and the figure."""
     data, name = results["data"], results["name"]
-    if data is None:
-        raise ValueError("results: expected at least one network, got none")
     used = ", ".join(f"{part} {data['parts'][part]}" for part in ("train", "validation", "test"))
     lines = [
         f"# {results['title']}",
         "",
         "```",
-        command,
+        results["command"],
         "```",
         "",
         f"{data['name']}, {data['images']} images ({used}); seeds "

@@ -27,7 +27,7 @@ def summarize(
     Args:
         experiment: The table.
         networks: Of each row, the figures of its networks, one a seed; none of a row that could
-            not be trained.
+            not be trained, but there is one that could.
         missing: Of each row, why it could not be trained.
         config: The configuration that the rows change.
 
@@ -57,10 +57,10 @@ def summarize(
         "name": experiment.name,
         "title": experiment.title,
         "axis": experiment.axis,
-        "data": known[0][0]["data"] if known else None,
+        "data": known[0][0]["data"],
         "seeds": list(config.experiments.seeds),
         "rows": rows,
-        "versions": known[0][0]["versions"] if known else None,
+        "versions": known[0][0]["versions"],
         "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
 

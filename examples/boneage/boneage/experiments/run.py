@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -72,8 +72,7 @@ class Paper:
         """Make Table I to V: its JSON, page and figure, and of networks a CSV file."""
         if number == 1:
             results = localization.threshold_table(self.config, self.found)
-            page = localization.threshold_page(results, self.command)
-            self._write(results, page, partial(localization.draw_thresholds, results))
+            self._write(results, localization.threshold_page, localization.draw_thresholds)
         else:
             self._compare(f"table-{number}")
 
@@ -97,19 +96,17 @@ class Paper:
         claim = CLAIMS[name](self.config)
         at = self.config, self.folder, self.data, self.data_key, self.console
         rows = [train_row(claim, row, *at) for row in claim.rows]
-        write_json(self.folder / f"{claim.name}.json", {"title": claim.title, "rows": rows})
-        self._write_text(f"{claim.name}.md", claim_page(claim, rows, self.command))
+        self._write(claim.described() | {"rows": rows}, claim_page)
 
-    def _compare(self, name: str) -> dict[str, Any]:
+    def _compare(self, name: str) -> None:
         """Train what is missing of a table of networks, and write it."""
         experiment = EXPERIMENTS[name](self.config)
         trained, missing = zip(*map(self._train, experiment.rows), strict=True)
         if not any(trained):
             raise UserError(f"{experiment.title}: nothing could be trained: {missing[0]}")
         results = summarize(experiment, trained, missing, self.config)
-        self._write(results, write_page(results, self.command), partial(draw_table, results))
+        self._write(results, write_page, draw_table)
         self._write_text(f"{name}.csv", write_csv(results))
-        return results
 
     def _train(self, row: Row) -> tuple[list[Figures], str | None]:
         """The figures of a row's networks; or none, and why they cannot be trained."""
@@ -134,11 +131,17 @@ class Paper:
                 networks[row.at].run(self.data, self.console)
         return networks
 
-    def _write(self, results: dict[str, Any], page: str, draw: Callable[[], Figure]) -> None:
-        name = results["name"]
-        write_json(self.folder / f"{name}.json", results)
-        self._draw(name, draw)
-        self._write_text(f"{name}.md", page)
+    def _write(
+        self,
+        results: Figures,
+        page: Callable[[Figures], str],
+        draw: Callable[[Figures], Figure] | None = None,
+    ) -> None:
+        results["command"] = self.command
+        write_json(self.folder / f"{results['name']}.json", results)
+        self._write_text(f"{results['name']}.md", page(results))
+        if draw is not None:
+            self._draw(results["name"], partial(draw, results))
 
     def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
         path = self.folder / f"{name}.png"
