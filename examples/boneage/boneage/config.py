@@ -443,6 +443,13 @@ class Config(Section):
         """The same with the model's own seed, if it has one."""
         return self if model.seed is None else self.model_copy(update={"seed": model.seed})
 
+    def changed(self, changes: Mapping[str, Any]) -> Config:
+        """The same with other values, by their dotted names."""
+        tree = self.model_dump()
+        for name, value in changes.items():
+            tree = _replaced(tree, name.split("."), value, name, {})
+        return Config.model_validate(tree)
+
     def digest(self, *names: str) -> str:
         """Fingerprint of the named sections."""
         tree = self.model_dump(mode="json")

@@ -12,10 +12,11 @@ from rich.console import Console
 from boneage.config import TRUTH, Config
 from boneage.data.samples import Samples
 from boneage.experiments.networks import beside_others
+from boneage.experiments.page import heading
 from boneage.pipeline import do_task, run_tasks
 from boneage.report.wording import ANNOTATED, FOUND, NOTHING, number
 from boneage.run_folder import read_json, write_json
-from boneage.stages.evaluate import describe_data, localization_scores, versions
+from boneage.stages.evaluate import localization_scores, provenance
 from boneage.stages.plan import plan_keyed
 
 _WIDTHS = (1, 5, 15, 30, 50, 80)  # at 1, labels of whole months are one-hot
@@ -94,9 +95,8 @@ def train_row(
     console: Console,
 ) -> dict[str, Any]:
     """The figures of one row: what is missing is trained, and a file of them is written."""
-    tree = config.model_dump()
-    tree["localization"][claim.region] |= row.changes
-    own = Config.model_validate(tree)
+    section = f"localization.{claim.region}"
+    own = config.changed({f"{section}.{name}": value for name, value in row.changes.items()})
     stages = plan_keyed(own, beside_others(folder), data_key, (claim.region,))
     found = stages.regions[claim.region]
     record = folder / "networks" / f"{found.folder.name}.json"
@@ -107,11 +107,9 @@ def train_row(
         samples = Samples.load(stages.prepared.folder)
         attention = stages.attention[claim.region]
         figures = {
-            "data": describe_data(own, samples),
+            **provenance(own, samples),
             **localization_scores(claim.region, attention, found, samples),
             "seconds": round(attention.seconds, 1),
-            "versions": versions(),
-            "configuration": own.model_dump(mode="json", exclude={"data"}),
         }
         write_json(record, figures)
     told: dict[str, Any] = read_json(record)
@@ -125,12 +123,7 @@ def claim_page(results: dict[str, Any]) -> str:
     titles = [f"{ANNOTATED[name]}: mean IoU / AP50" for name in names]
     data = rows[0]["data"]
     lines = [
-        f"# {results['title']}",
-        "",
-        "```",
-        results["command"],
-        "```",
-        "",
+        *heading(results),
         f"{data['name']}, {data['images']} images; the network that finds the region "
         f'"{FOUND[region]}". The paper says: {results["said"]} The error is that of the age at '
         "the network's highest output, on the validation images, in months.",

@@ -13,7 +13,7 @@ from boneage.data.samples import Samples
 from boneage.experiments.networks import Network
 from boneage.networks.bins import make_bins
 from boneage.report.cases import evenly_by_age
-from boneage.run_folder import read_arrays
+from boneage.stages.evaluate import test_distributions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +50,4 @@ def draw_learned(networks: dict[float, Network]) -> Figure:
 
 
 def _logits(network: Network, rows: np.ndarray) -> torch.Tensor:
-    told = network.told
-    index = np.searchsorted(read_arrays(told / "predictions.npz")["rows"], rows)
-    return torch.from_numpy(read_arrays(told / "outputs.npz")["outputs"][index])
+    return test_distributions(network.config, network.told, rows)["as trained"].logits

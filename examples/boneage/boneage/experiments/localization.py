@@ -17,12 +17,13 @@ from boneage.data.contrast import even_contrast
 from boneage.data.images import read_radiograph
 from boneage.data.samples import Samples
 from boneage.errors import UserError
+from boneage.experiments.page import heading
 from boneage.networks.regions import erase_region
 from boneage.pipeline import do_task, run_tasks
 from boneage.report.cases import evenly_by_age
 from boneage.report.wording import ANNOTATED, FOUND
 from boneage.run_folder import read_array, read_json
-from boneage.stages.evaluate import describe_data, versions
+from boneage.stages.evaluate import provenance
 from boneage.stages.localize import Found, sweep
 from boneage.stages.plan import RunStages
 
@@ -101,11 +102,9 @@ def threshold_table(config: Config, stages: RunStages) -> dict[str, Any]:
     return {
         "name": "table-1",
         "title": "Table I: where the regions are found",
-        "data": describe_data(config, samples),
+        **provenance(config, samples),
         "thresholds": thresholds,
         "pairs": pairs,
-        "versions": versions(),
-        "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
 
 
@@ -115,12 +114,7 @@ def threshold_page(results: dict[str, Any]) -> str:
     titles = [f"{FOUND[pair['region']]}, {ANNOTATED[pair['annotated']]}" for pair in pairs]
     counts = ", ".join(f"{name} {pair['count']}" for name, pair in zip(titles, pairs, strict=True))
     lines = [
-        f"# {results['title']}",
-        "",
-        "```",
-        results["command"],
-        "```",
-        "",
+        *heading(results),
         f"{data['name']}; annotated images scored: {counts}. Each cell has the mean IoU and the "
         "AP50; bold is the threshold that the other half of the annotated images has chosen. The "
         "paper's tau cuts the grey of a coloured map: it stands at the share of the maximum that "

@@ -15,7 +15,7 @@ from boneage.data.samples import Samples
 from boneage.experiments.rows import Row
 from boneage.pipeline import do_task, run_tasks
 from boneage.run_folder import Stage, read_json, write_json
-from boneage.stages.evaluate import age_scores, describe_data, floors, test_predictions, versions
+from boneage.stages.evaluate import age_scores, floors, provenance, test_predictions
 from boneage.stages.plan import Place, RunStages, plan_keyed
 
 # Of a stage's key, so much tells folders apart.
@@ -72,15 +72,13 @@ class Network:
         samples = Samples.load(self.stages.prepared.folder)
         rows = samples.rows(splits.TEST)
         return {
-            "data": describe_data(self.config, samples),
+            **provenance(self.config, samples),
             "seed": self.config.training.models[0].seed,
             **age_scores(self.config, samples, told),
             "floor": self._floor(),
             "months": _line(test_predictions(told, rows)["months"]),
             "truth": _line(samples.months[rows]),
             "seconds": {"training": round(sum(stage.seconds for stage in trained), 1)},
-            "versions": versions(),
-            "configuration": self.config.model_dump(mode="json", exclude={"data"}),
         }
 
     def _floor(self) -> float | None:

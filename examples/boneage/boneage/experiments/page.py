@@ -36,17 +36,17 @@ def _plain(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+def heading(results: dict[str, Any]) -> list[str]:
+    """The first lines of a page: its title, and the command that made it."""
+    return [f"# {results['title']}", "", "```", results["command"], "```", ""]
+
+
 def write_page(results: dict[str, Any]) -> str:
     """The page: where the figures come from, the paper's beside ours, and the figure."""
     data, name = results["data"], results["name"]
     used = ", ".join(f"{part} {data['parts'][part]}" for part in ("train", "validation", "test"))
     lines = [
-        f"# {results['title']}",
-        "",
-        "```",
-        results["command"],
-        "```",
-        "",
+        *heading(results),
         f"{data['name']}, {data['images']} images ({used}); seeds "
         f"{', '.join(map(str, results['seeds']))}. Mean absolute errors of the test images in "
         "months, means over the seeds. What the paper has published was measured on other data: "

@@ -57,18 +57,10 @@ class Row:
         """A run's configuration with the row's own values, and these networks alone."""
         models = self.models(seed)
         names = [model.name for model in models]
-        tree = base.model_dump()
-        for name, value in self.changes.items():
-            *path, last = name.split(".")
-            section = tree
-            for part in path:
-                section = section[part]
-            section[last] = value
-        tree["training"]["models"] = [model.model_dump() for model in models]
-        tree["reading"]["ensembles"] = (
-            {f"ensemble-{self.loss}-{seed}": names} if self.others else {}
-        )
-        return Config.model_validate(tree)
+        ensembles = {f"ensemble-{self.loss}-{seed}": names} if self.others else {}
+        trained = [model.model_dump() for model in models]
+        own = {"training.models": trained, "reading.ensembles": ensembles}
+        return base.changed({**self.changes, **own})
 
 
 @dataclass(frozen=True)

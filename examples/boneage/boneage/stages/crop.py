@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -13,9 +12,8 @@ from boneage.config import Config, Model
 from boneage.data.batches import RegionDataset
 from boneage.data.cache import View, write_views
 from boneage.data.samples import Samples
-from boneage.networks.regions import erase_region
-from boneage.run_folder import Stage, atomic_path, read_array
-from boneage.stages.localize import Found
+from boneage.run_folder import Stage, read_array
+from boneage.stages.localize import Found, write_erased
 from boneage.stages.prepare import whole_path
 
 
@@ -46,9 +44,8 @@ def crop(
         write_views(paths, views, config.contrast, lambda done: progress.advance(bar, done))
     if config.training.sees("erased"):
         whole = read_array(crop_path(stage, prepared, "whole", config), mapped=True)
-        found, shapes = Found.load(localized["region1"]), torch.from_numpy(samples.shapes)
-        with atomic_path(crop_path(stage, prepared, "erased", config)) as temporary:
-            np.save(temporary, erase_region(whole, found.regions(), shapes, samples.ids))
+        path = crop_path(stage, prepared, "erased", config)
+        write_erased(path, whole, Found.load(localized["region1"]), samples)
 
 
 def crop_path(stage: Stage, prepared: Stage, region: str, config: Config) -> Path:

@@ -94,6 +94,15 @@ def describe_data(config: Config, samples: Samples) -> dict[str, Any]:
     return described
 
 
+def provenance(config: Config, samples: Samples) -> dict[str, Any]:
+    """What figures were made of: the data, the versions and the configuration."""
+    return {
+        "data": describe_data(config, samples),
+        "versions": versions(),
+        "configuration": config.model_dump(mode="json", exclude={"data"}),
+    }
+
+
 def localization_scores(
     region: str, attention: Stage, stage: Stage, samples: Samples
 ) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -102,14 +103,18 @@ def attention_input(
         return images
     path = stage / "erased.npy"
     if not path.exists():
-        regions = Found.load(erased_by).regions()
-        shapes = torch.from_numpy(samples.shapes)
-        with array_file(path, *images.shape[:2]) as write:
-            for i in range(0, len(images), _AT_A_TIME):
-                part = slice(i, i + _AT_A_TIME)
-                found = Regions(*(column[part] for column in regions))
-                write(erase_region(images[part], found, shapes[part], samples.ids[part]))
+        write_erased(path, images, Found.load(erased_by), samples)
     return read_array(path, mapped=True)
+
+
+def write_erased(path: Path, images: np.ndarray, found: Found, samples: Samples) -> None:
+    """Write whole images (N, S, S) uint8 with a found region erased, some at a time."""
+    regions, shapes = found.regions(), torch.from_numpy(samples.shapes)
+    with array_file(path, *images.shape[:2]) as write:
+        for i in range(0, len(images), _AT_A_TIME):
+            part = slice(i, i + _AT_A_TIME)
+            own = Regions(*(column[part] for column in regions))
+            write(erase_region(images[part], own, shapes[part], samples.ids[part]))
 
 
 def find(
@@ -162,9 +167,8 @@ def choose_threshold(
     for name in TRUTH[region]:
         choose = sweep(config, region, heatmaps, samples, name, splits.BOXES_CHOOSE)
         if choose:
-            best = max(choose, key=lambda row: row["mean_iou"])
             pairs[name] = {
-                **best,
+                **max(choose, key=lambda row: row["mean_iou"]),
                 "choose": choose,
                 "score": sweep(config, region, heatmaps, samples, name, splits.BOXES_SCORE),
             }

@@ -50,7 +50,8 @@ class RunStages:
 
     def found(self) -> tuple[str, ...]:
         """The regions that are found: those to be cut out, and what is erased for one of them."""
-        return REGIONS[1:] if self.cut == ("region2",) else self.cut
+        erased = ("region1",) if "region2" in self.cut else ()
+        return tuple(name for name in REGIONS if name in {*self.cut, *erased})
 
     def every(self) -> dict[str, Stage]:
         """All stages by their titles."""
