@@ -17,7 +17,9 @@ from boneage.config import Config, load_config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.experiments import distributions
+from boneage.experiments.localization import threshold_page
 from boneage.experiments.networks import Network, read_line
+from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.rows import EXPERIMENTS, Row
 from boneage.experiments.run import Paper
 from boneage.networks import backbones
@@ -332,3 +334,15 @@ def test_claims_compare_what_they_say(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("attention-region1-*"))
     deltas = read_json(tmp_path / "claim-delta.json")["rows"]
     assert [row["at"] for row in deltas] == [5, 15]
+
+
+def test_published_pages_are_those_of_their_files() -> None:
+    pages = {"table-1": threshold_page}
+    files = sorted((Path(__file__).parents[3] / "docs/results/paper").glob("*.json"))
+    assert len(files) >= 6
+    for path in files:
+        page = pages.get(path.stem, write_page)(read_json(path))
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == page, path.stem
+        if path.stem != "table-1":
+            table = path.with_suffix(".csv").read_text(encoding="utf-8")
+            assert table == write_csv(read_json(path)), path.stem

@@ -24,7 +24,7 @@ def draw_table(results: dict[str, Any]) -> Figure:
     series = list(dict.fromkeys(row["series"] for row in rows))
     for name, colour in zip(series, _COLOURS, strict=False):
         own = [row for row in rows if row["series"] == name]
-        (_along if results["axis"] else _beside)(axes, own, labels, colour, name or "here")
+        (_along if results["axis"] else _beside)(axes, own, labels, colour, name)
     if results["axis"]:
         _finish_axis(axes, rows, results["axis"])
     else:
@@ -46,11 +46,12 @@ def _beside(
     places = [labels.index(row["label"]) for row in rows]
     for place, row in zip(places, rows, strict=True):
         axes.plot(row["seeds_mae"], [place] * len(row["seeds_mae"]), "|", color=colour, alpha=0.7)
-    axes.plot([row["mae"] for row in rows], places, "o", color=colour, label=name)
+    axes.plot([row["mae"] for row in rows], places, "o", color=colour, label=name or "here")
     known = [(row["published"], place) for row, place in zip(rows, places, strict=True)]
     known = [(error, place) for error, place in known if error is not None]
     if known:
-        axes.plot(*zip(*known, strict=True), "x", color=colour, alpha=0.7, label=f"{name}: paper")
+        paper = f"{name}: paper" if name else "paper, other data"
+        axes.plot(*zip(*known, strict=True), "x", color=colour, alpha=0.7, label=paper)
 
 
 def _along(
@@ -59,7 +60,7 @@ def _along(
     places = [row["at"] for row in rows]
     for place, row in zip(places, rows, strict=True):
         axes.plot([place] * len(row["seeds_mae"]), row["seeds_mae"], "_", color=colour, alpha=0.7)
-    axes.plot(places, [row["mae"] for row in rows], "o-", color=colour, label=name)
+    axes.plot(places, [row["mae"] for row in rows], "o-", color=colour, label=name or "here")
     known = [(row["at"], row["published"]) for row in rows if row["published"] is not None]
     if known:
         axes.plot(*zip(*known, strict=True), "x:", color=_GREY, label="paper, other data")
