@@ -1,11 +1,13 @@
-"""`boneage prepare` beside bare decoding of the same files, by as many processes.
+"""`boneage prepare` beside bare decoding of the same files, by as many processes; and its memory.
 
 Run: python benchmarks/preparing.py [FOLDER OF RADIOGRAPHS]   (without one, phantoms are drawn)
 """
 
+import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -43,6 +45,39 @@ def data_set(images: Sequence[Path], folder: Path, count: int) -> Path:
     return folder
 
 
+class Peak:
+    """The most memory that this process and those that it started held together, in MiB.
+
+    What several of them share counts once; the files that they write are not counted.
+    """
+
+    def __enter__(self) -> "Peak":
+        self.mib, self._done = 0.0, threading.Event()
+        self._watch = threading.Thread(target=self._look)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._done.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.2):
+            group = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+            self.mib = max(self.mib, sum(map(self._held, group)) / 1024)
+
+    @staticmethod
+    def _held(process: int) -> int:
+        """KiB of a process of this group, its share of what is shared."""
+        try:
+            if os.getpgid(process) != os.getpgid(0):
+                return 0
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        except OSError:  # it has ended
+            return 0
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+
+
 def main() -> None:
     from _measure import write
     from boneage import phantom
@@ -66,8 +101,10 @@ def main() -> None:
             data = data_set(images, Path(scratch, f"{count}"), count)
             paths = image_files(data)
             seconds: dict[str, list[float]] = {"prepare": [], "bare": []}
-            for turn in range(ROUNDS):
-                stage = Stage(Path(scratch, f"prepared-{count}-{turn}"), "")
+            stage = Stage(Path(scratch, f"prepared-{count}"), "")
+            with Peak() as peak:  # untimed: processes are there, and files are read, afterwards
+                prepare(config, stage, data, quiet)
+            for _ in range(ROUNDS):
                 start = time.perf_counter()
                 prepare(config, stage, data, quiet)
                 middle = time.perf_counter()
@@ -79,7 +116,13 @@ def main() -> None:
             )
             medians = {name: round(statistics.median(taken), 3) for name, taken in seconds.items()}
             results.append(
-                {"images": count, "workers": workers, "median_s": medians, "ratio": round(ratio, 3)}
+                {
+                    "images": count,
+                    "workers": workers,
+                    "median_s": medians,
+                    "ratio": round(ratio, 3),
+                    "peak_mib": round(peak.mib),
+                }
             )
             print(results[-1], flush=True)
         first, last = results[0], results[-1]

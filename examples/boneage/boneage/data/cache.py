@@ -148,13 +148,24 @@ def _workers(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
     if workers <= 1:
         yield map
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
     try:
         with whole_pool("read"):
             yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _context() -> Any:
+    """How worker processes are started: with torch imported already, where the system can.
+
+    A server imports it once and stays for the run; each worker is a copy of the server.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 @contextlib.contextmanager

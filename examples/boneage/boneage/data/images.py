@@ -78,6 +78,8 @@ def read_film(path: Path) -> Film:
     if min(pixels.shape) < _LEAST_SIDE:
         height, width = pixels.shape
         raise UserError(f"{path}: {width}x{height} pixels are too few for a radiograph")
+    if pixels.dtype == np.uint8:  # which cannot hold what is beyond their scale
+        return film._replace(pixels=pixels / np.float32(255))
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails both
         raise UserError(
             f"{path}: has grey values beyond the scale (0 to 65535, or 0 to 1 for floats); "
@@ -87,7 +89,7 @@ def read_film(path: Path) -> Film:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    """Grey values (H, W) of a PNG, JPEG or TIFF file."""
+    """Grey values (H, W) of a PNG, JPEG or TIFF file: uint8, or float32 in [0, 1]."""
     try:
         # Not by its path: Pillow would map an uncompressed TIFF and confuse one on its side.
         with quiet, open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
@@ -114,4 +116,4 @@ def _grey(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         grey, alpha = (np.asarray(band) for band in image.convert("RGBA").convert("LA").split())
         return grey * (alpha / np.float32(255 * 255))
-    return np.asarray(image.convert("L")) / np.float32(255)
+    return np.asarray(image.convert("L"))
