@@ -248,17 +248,29 @@ class Localization(Section):
 
 
 class Model(Section):
-    """One age model: the regions in its input channels and the loss it is trained with.
+    """One age model: the regions it sees and the loss it is trained with.
 
-    `erased` is the whole image with Region 1 erased.
+    `erased` is the whole image with Region 1 erased. Regions are the input channels of one
+    backbone, which are three; or, with `fusion` of `streams`, each goes through that backbone by
+    itself, and the head reads the features of all.
 
     A `seed` of its own trains it anew from another start; without, it has the run's.
     """
 
     name: Name
-    regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=3)]
+    regions: Annotated[tuple[Region, ...], Field(min_length=1)]
+    fusion: Literal["channels", "streams"] = "channels"
     loss: Loss = "ldl"
     seed: Seed | None = None
+
+    @model_validator(mode="after")
+    def _channels_are_three(self) -> Model:
+        if self.fusion == "channels" and len(self.regions) > 3:
+            raise ValueError(
+                f"{len(self.regions)} regions: a backbone has 3 input channels; give at most as "
+                "many, or fusion: streams"
+            )
+        return self
 
 
 class Training(Section):

@@ -16,7 +16,9 @@ from rich.console import Console
 from boneage.config import Config, load_config
 from boneage.data import splits
 from boneage.data.samples import Samples
+from boneage.errors import UserError
 from boneage.experiments import distributions
+from boneage.experiments.attention import claim_page
 from boneage.experiments.localization import threshold_page
 from boneage.experiments.networks import Network, read_line
 from boneage.experiments.page import write_csv, write_page
@@ -59,7 +61,7 @@ def test_every_row_is_a_network_of_its_own_but_where_tables_meet() -> None:
     networks: dict[str, list[Path]] = {}
     for name, experiment in EXPERIMENTS.items():
         networks[name] = [
-            Network.of(row, 0, config, Path("somewhere"), "data").record
+            Network.of(row, 0, config, Path("somewhere"), _data_key(row)).record
             for row in experiment(config).rows
         ]
         assert len(set(networks[name])) == len(networks[name]) > 0, name
@@ -67,6 +69,56 @@ def test_every_row_is_a_network_of_its_own_but_where_tables_meet() -> None:
     assert networks["table-3"][2] == networks["table-4"][0]
     assert networks["table-3"][0] == networks["table-2"][0]
     assert networks["table-5"][0] == networks["table-4"][0]
+
+
+def _data_key(row: Row) -> str:
+    return str(row.changes.get("phantom.variant", "default"))
+
+
+def test_rows_on_other_phantoms_have_their_own_data(tmp_path: Path) -> None:
+    paper = _paper(tmp_path, "phantom.variant=swapped")
+    own = {}
+    for row in EXPERIMENTS["claim-controls"](paper.config).rows:
+        drawing = paper._drawing(row)
+        assert drawing is own.setdefault(row.series, drawing)
+        assert drawing.config == paper.config.changed({"phantom.variant": row.series})
+    assert len({one.folder for one in own.values()}) == 4
+    assert own["swapped"] is paper is paper._drawing(Row("O"))
+
+
+@pytest.mark.long
+def test_controls_are_trained_each_on_a_phantom_of_its_own(tmp_path: Path) -> None:
+    paper = _paper(tmp_path, "experiments.seeds=[0]")
+    paper.claim("controls")
+    results = read_json(tmp_path / "claim-controls.json")
+    assert [(row["series"], row["label"]) for row in results["rows"]] == [
+        (variant, letters)
+        for variant in ("default", "swapped", "no-age", "shortcut")
+        for letters in ("O", "R1", "R2", "H+R1+R2")
+    ]
+    by_variant: dict[str, list[dict[str, Any]]] = {}
+    for path in (tmp_path / "networks").iterdir():
+        record = read_json(path)
+        name = record["configuration"]["phantom"]["variant"]
+        assert record["data"]["name"] == f"phantom ({name})"
+        by_variant.setdefault(name, []).append(record)
+    assert {name: len(records) for name, records in by_variant.items()} == dict.fromkeys(
+        ("default", "swapped", "no-age", "shortcut"), 4
+    )
+    # Nothing can be read from the films of the third: the floor is the error of one age for all.
+    floors = {row["series"]: row["floor"] for row in results["rows"] if row["label"] == "O"}
+    assert floors["no-age"] > 30 > 5 > floors["default"] == pytest.approx(floors["shortcut"])
+    for first, *others in (results["rows"][i : i + 4] for i in range(0, 16, 4)):
+        assert first["gain_on_first"] is None
+        for row in others:
+            gain = first["mae"] - row["mae"]
+            assert row["gain_on_first"]["gain"] == pytest.approx(gain, abs=0.006)
+            assert row["gain_on_partner"] is None
+
+
+def test_controls_need_phantoms(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the controls are drawn"):
+        _paper(tmp_path / "out", f"data={tmp_path}").claim("controls")
 
 
 def test_rows_change_their_own_values_alone() -> None:
@@ -337,7 +389,7 @@ def test_claims_compare_what_they_say(tmp_path: Path) -> None:
 
 
 def test_published_pages_are_those_of_their_files() -> None:
-    pages = {"table-1": threshold_page}
+    pages = {"table-1": threshold_page, "claim-labels": claim_page, "claim-hand": claim_page}
     files = sorted((Path(__file__).parents[3] / "docs/results/paper").glob("*.json"))
     assert len(files) >= 6
     for path in files:

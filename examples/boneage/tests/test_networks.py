@@ -119,6 +119,29 @@ def test_regions_fill_the_input_channels_in_the_published_order() -> None:
         assert channels.tolist() == expected
 
 
+def test_streams_see_each_region_by_itself_and_tell_them_apart() -> None:
+    training = Training(size=64, backbone=TINY, head_channels=4)
+    regions = ("whole", "hand", "region1", "region2")
+    model = Model(name="all", regions=regions, fusion="streams")
+    torch.manual_seed(0)
+    network = AgeNetwork(training, model, BINS).eval()
+    images, sex = torch.rand(3, 4, 64, 64), torch.tensor([1.0, -1.0, 1.0])
+    alone = [
+        network.pool(network.convolution(network.features(images[:, [i]]))).flatten(1)
+        for i in range(4)
+    ]
+    expected = network.head(torch.cat(alone, dim=1), sex[:, None])
+    torch.testing.assert_close(network(images, sex), expected)
+    assert not torch.allclose(network(images.flip(1), sex), expected)
+    assert network(images[:0], sex[:0]).shape == (0, 24)
+
+
+def test_four_regions_are_too_many_for_the_channels() -> None:
+    regions = ("whole", "hand", "region1", "region2")
+    with pytest.raises(ValueError, match="4 regions: a backbone has 3 input channels"):
+        Model(name="all", regions=regions)
+
+
 def test_unknown_backbone_and_stride_are_named() -> None:
     with pytest.raises(UserError, match="'nope': timm has no network of that name"):
         check_backbone(Backbone(name="nope"))

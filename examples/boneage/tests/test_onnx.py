@@ -7,7 +7,7 @@ import math
 import shutil
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from boneage.cli import app
-from boneage.config import REGIONS, Config, load_config
+from boneage.config import REGIONS, Config, Region, load_config
 from boneage.data import contrast as numpy_contrast
 from boneage.data.images import image_name, read_film
 from boneage.errors import UserError
@@ -370,6 +370,7 @@ def _untrained(config: Config, folder: Path) -> TrainedModel:
         ["localization.hand.loss=l1", "localization.window=0", "localization.mirror=false"],
         ["contrast=none", "localization.region1.margin=0.2", "reading.rotations=[-10, 170]"],
         ["table.covariates=[height, weight]", "training.sex=false", "reading.mirror=true"],
+        [f"training.models=[{{name: M, regions: {list(get_args(Region))}, fusion: streams}}]"],
     ],
 )
 def test_any_configuration_is_read_alike(changes: list[str], tmp_path: Path) -> None:

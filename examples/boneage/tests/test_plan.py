@@ -57,6 +57,15 @@ def test_a_change_does_again_what_depends_on_it(
     assert changed == (set(before) if again is None else again)
 
 
+def test_another_fusion_trains_that_network_again(tmp_path: Path) -> None:
+    def models(fusion: str) -> str:
+        seen = "regions: [whole, hand], fusion: "
+        return f"training.models=[{{name: A, {seen}channels}}, {{name: B, {seen}{fusion}}}]"
+
+    before, after = _keys(tmp_path, models("channels")), _keys(tmp_path, models("streams"))
+    assert {name for name in before if before[name] != after[name]} == {"model-B", "ages-B"}
+
+
 def test_a_warm_start_depends_on_the_network_before(tmp_path: Path) -> None:
     warm = "localization.warm_start=true"
     before = _keys(tmp_path, warm)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072b2", "#c65200", "#9b3f83")
+_COLOURS = ("#0072b2", "#c65200", "#9b3f83", "#3f7a4a")
 _GREY = "#7a828a"
 
 

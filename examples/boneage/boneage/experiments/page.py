@@ -56,7 +56,7 @@ def write_page(results: dict[str, Any]) -> str:
         "",
         f"![{results['title']}]({name}.png)",
         "",
-        "Gains are on the first network of the table and, in its row, on the row's first series; "
+        "Gains are on the first network of the data and, in its row, on the row's first series; "
         "they are paired over the images, with 95% bootstrap intervals, which say how much the "
         "images decide, not how much the seeds do.",
     ]

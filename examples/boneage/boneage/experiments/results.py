@@ -33,7 +33,8 @@ def summarize(
 
     Returns:
         The rows, each with the means over its seeds, and what it gains in months, paired over the
-        test images: on the first row, and where its label is in another series before, on that.
+        test images: on the first row of the same data, and where its label is in another series
+        of the same data before, on that.
     """
     known = [figures for figures in networks if figures]
 
@@ -45,19 +46,23 @@ def summarize(
         return paired_difference(_months(before), _months(figures), truth, **sampling)
 
     rows: list[Figures] = []
-    by_label: dict[str, Sequence[Figures]] = {}
+    # What gains are on: the first networks of a data set, and of a label on it.
+    first: dict[str, Sequence[Figures]] = {}
+    partners: dict[tuple[str, str], Sequence[Figures]] = {}
     for row, figures, reason in zip(experiment.rows, networks, missing, strict=True):
         described = _described(row) | {"missing": reason}
         if figures:
             described |= _means(figures)
-            described["gain_on_first"] = gain(known[0], figures)
-            described["gain_on_partner"] = gain(by_label.setdefault(row.label, figures), figures)
+            data = figures[0]["data"]["name"]
+            described["gain_on_first"] = gain(first.setdefault(data, figures), figures)
+            partner = partners.setdefault((data, row.label), figures)
+            described["gain_on_partner"] = gain(partner, figures)
         rows.append(described)
     return {
         "name": experiment.name,
         "title": experiment.title,
         "axis": experiment.axis,
-        "data": known[0][0]["data"],
+        "data": known[0][0]["data"] | {"name": ", ".join(first)},
         "seeds": list(config.experiments.seeds),
         "rows": rows,
         "versions": known[0][0]["versions"],

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boneage.config import Config, Loss, Model, Region
+from boneage.errors import UserError
+from boneage.phantom import VARIANTS
 
 _LETTERS: dict[Region, str] = {
     "whole": "O",
@@ -31,6 +33,7 @@ class Row:
         loss: What it is trained with.
         changes: Values of the configuration that are its own, by their dotted names.
         others: What the other networks of an ensemble see.
+        streams: Whether each region goes through the backbone by itself.
         at: Where the row lies on the axis of a figure.
         series: Which line of a figure it belongs to, or which column of a table.
     """
@@ -41,14 +44,21 @@ class Row:
     loss: Loss = "l1"
     changes: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[tuple[Region, ...], ...] = ()
+    streams: bool = False
     at: float | None = None
     series: str = ""
 
     def models(self, seed: int) -> tuple[Model, ...]:
         """The networks from one seed, named after what they see and learn."""
+        fusion = "streams" if self.streams else "channels"
+        way = f"{fusion}-" if self.streams else ""
         return tuple(
             Model(
-                name=f"{_letters(seen)}-{self.loss}-{seed}", regions=seen, loss=self.loss, seed=seed
+                name=f"{_letters(seen)}-{way}{self.loss}-{seed}",
+                regions=seen,
+                fusion=fusion,
+                loss=self.loss,
+                seed=seed,
             )
             for seen in (self.regions, *self.others)
         )
@@ -160,7 +170,7 @@ def _table5(config: Config) -> Experiment:
 
 
 def _past_the_paper() -> Iterator[Row]:
-    """The last network of Table V asked and corrected in other ways, and an ensemble."""
+    """The last network of Table V asked and corrected in other ways, an ensemble, and streams."""
     best = _seen("H+R1+R2")
     ways = {
         "mirror image too": {"reading.mirror": True},
@@ -174,6 +184,9 @@ def _past_the_paper() -> Iterator[Row]:
                 yield Row(f"H+R1+R2, {way}", None, best, loss, changes, series=series)
         others = (_seen("O"), _seen("H"), _seen("R1"))
         yield Row("O, H, R1 and H+R1+R2 mixed", None, best, loss, {}, others, series=series)
+        for letters in ("H+R1+R2", "O+H+R1+R2"):
+            label = f"{letters} as streams"
+            yield Row(label, None, _seen(letters), loss, streams=True, series=series)
 
 
 def _figure5a(config: Config) -> Experiment:
@@ -246,6 +259,18 @@ def _crops(config: Config) -> Experiment:
     return Experiment("claim-crops", "What crops of the original carry", tuple(rows))
 
 
+def _controls(config: Config) -> Experiment:
+    """Whole image and regions on every variant of the phantom, which tell ages elsewhere or not."""
+    if config.phantom is None or config.data is not None:
+        raise UserError("claim controls: the controls are drawn; give a preset that draws, no data")
+    rows = [
+        Row(letters, None, _seen(letters), "ldl", {"phantom.variant": variant}, series=variant)
+        for variant in VARIANTS
+        for letters in ("O", "R1", "R2", "H+R1+R2")
+    ]
+    return Experiment("claim-controls", "Phantoms that tell the age elsewhere, or not", tuple(rows))
+
+
 def _letters(regions: tuple[Region, ...]) -> str:
     return "+".join(_LETTERS[region] for region in regions)
 
@@ -263,4 +288,5 @@ EXPERIMENTS: dict[str, Callable[[Config], Experiment]] = {
     "figure-5b": _figure5b,
     "claim-delta": _delta,
     "claim-crops": _crops,
+    "claim-controls": _controls,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,13 +113,36 @@ class Paper:
         self.console.rule(f"{row.label} {row.series}", align="left")
         try:
             seeds = self.config.experiments.seeds
-            return [self._network(row, seed).train(self.data, self.console) for seed in seeds], None
+            data = self._drawing(row).data
+            return [self._network(row, seed).train(data, self.console) for seed in seeds], None
         except MissingWeights as error:
             self.console.print(f"[yellow]not trained:[/] {escape(str(error))}")
             return [], str(error)
 
     def _network(self, row: Row, seed: int) -> Network:
-        return Network.of(row, seed, self.config, self.folder, self.data_key)
+        return Network.of(row, seed, self.config, self.folder, self._drawing(row).data_key)
+
+    def _drawing(self, row: Row) -> Paper:
+        """This one, or for a row on a phantom of its own, one with that."""
+        variant = row.changes.get("phantom.variant")
+        if variant is None or variant == self._variant:
+            return self
+        return self._others.setdefault(
+            variant,
+            replace(
+                self,
+                config=self.config.changed({"phantom.variant": variant}),
+                folder=self.folder / variant,
+            ),
+        )
+
+    @property
+    def _variant(self) -> str | None:
+        return self.config.phantom.variant if self.config.phantom else None
+
+    @cached_property
+    def _others(self) -> dict[str, Paper]:
+        return {}
 
     def _learned(self) -> dict[float, Network]:
         """Networks that see the hand, by the weight of the divergence, from the first seed."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from einops import rearrange
 from ldlcam import Bins, ExpectationHead, LabelDistribution, expectation, two_hot_labels
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ class AgeNetwork(nn.Module):
     The head is the published one: a 3x3 convolution without activation and a 3x3 max pooling,
     flattened, beside 32 linear units for the sex, then one linear layer. That has one output a bin;
     with the losses `l1` and `l2` a single one, in units of `scale` months about `center`.
+    Of a model with streams all but the linear layers see each region by itself.
     `covariates` numbers more join the sex, each in units of its deviation about its mean; one that
     is unknown counts as the mean.
     """
@@ -39,6 +41,9 @@ class AgeNetwork(nn.Module):
         cells = cells - 2 if valid else cells
         self.pool = nn.MaxPool2d(min(3, cells))
         width = config.head_channels * (cells // min(3, cells)) ** 2
+        self.streams = model.fusion == "streams"
+        if self.streams:
+            width *= len(model.regions)
         self.standardize = Standardize(covariates)
         told = (1 if config.sex else 0) + covariates
         self.head = make_head(model.loss, width, told, self.bins, config.sex_layers)
@@ -55,7 +60,11 @@ class AgeNetwork(nn.Module):
 
     def _look(self, images: Tensor) -> Tensor:
         """What is to be seen, whatever the sex."""
-        return self.pool(self.convolution(self.features(images))).flatten(1)
+        if not self.streams:
+            return self.pool(self.convolution(self.features(images))).flatten(1)
+        each = rearrange(images, "n r h w -> (n r) 1 h w")
+        seen = self.pool(self.convolution(self.features(each)))
+        return rearrange(seen, "(n r) c h w -> n (r c h w)", r=images.shape[1])
 
     def _read(self, seen: Tensor, sex: Tensor, covariates: Tensor | None) -> Tensor:
         told = self.standardize(covariates, len(seen)).to(seen.dtype)

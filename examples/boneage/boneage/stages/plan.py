@@ -49,9 +49,14 @@ class RunStages:
         return self.attention[REGIONS[place - 1]] if self.warm_start and place else None
 
     def found(self) -> tuple[str, ...]:
-        """The regions that are found: those to be cut out, and what is erased for one of them."""
-        erased = ("region1",) if "region2" in self.cut else ()
-        return tuple(name for name in REGIONS if name in {*self.cut, *erased})
+        """The regions that are found: those to be cut out, and those that these need before."""
+        needed = {*self.cut, *(["region1"] if "region2" in self.cut else [])}
+        last = max((REGIONS.index(name) for name in needed), default=-1)
+        return tuple(
+            name
+            for place, name in enumerate(REGIONS)
+            if name in needed or (self.warm_start and place < last)
+        )
 
     def every(self) -> dict[str, Stage]:
         """All stages by their titles."""
@@ -121,7 +126,9 @@ def plan_keyed(
             data_key,
             *(regions[_FOUND_BY[name]].key for name in model.regions if name != "whole"),
         )
-        own = model.model_dump(exclude={"seed"}), _learned_with(config.for_model(model))
+        own = model.model_dump(exclude={"seed", "fusion"}), _learned_with(config.for_model(model))
+        if model.fusion != "channels":  # what was trained before there was a choice stays done
+            own = *own, model.fusion
         return stage(f"model-{model.name}", seen, shared, *own)
 
     models = {model.name: model_stage(model) for model in config.training.models}
