@@ -210,9 +210,16 @@ class Localizer(Section):
     augmentation: Augmentation = Augmentation()
 
 
+# What of a localizer does not matter to its training, only to the regions that it finds.
+ASKED = ("heatmap", "smoothing", "threshold", "choose", "margin")
+
+
 class Localization(Section):
     """The three attention networks, trained in this order; region2 sees region1 erased.
 
+    It is erased from the `images`, on which a network of its own is trained; or from the
+    `features` of region1's network, where its map reaches `erased_from` of its maximum: a second
+    classifier learns from the rest, and of region2's section only counts how it is asked.
     With `sex` the networks are told it, so that what is left to read in the image is the age.
     With `warm_start` each backbone begins with what the one before it has learned.
     `window` averages the maps of the neighbouring ages; `mirror` averages the features of each
@@ -222,6 +229,8 @@ class Localization(Section):
     hand: Localizer = Localizer(size=129, pool="avg")
     region1: Localizer = Localizer(size=193, pool="max")
     region2: Localizer = Localizer(size=193, pool="max")
+    erasing: Literal["images", "features"] = "images"
+    erased_from: Fraction = 0.6
     sex: bool = True
     warm_start: bool = False
     window: int = Field(5, ge=0)
@@ -232,9 +241,24 @@ class Localization(Section):
         *(0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
     )
 
-    def localizers(self) -> tuple[Localizer, Localizer, Localizer]:
-        """The attention networks in the order in which they train."""
-        return self.hand, self.region1, self.region2
+    def localizer(self, region: str) -> Localizer:
+        """The section of a region, whose network may be that of another."""
+        own: Localizer = getattr(self, region)
+        if not self.second(region):
+            return own
+        return self.region1.model_copy(update={name: getattr(own, name) for name in ASKED})
+
+    def localizers(self) -> tuple[Localizer, ...]:
+        """The sections of all regions, in the order in which their networks train."""
+        return tuple(self.localizer(region) for region in REGIONS)
+
+    def second(self, region: str) -> bool:
+        """Whether the second classifier of the network of the region before finds it."""
+        return region == "region2" and self.erasing == "features"
+
+    def erases(self, region: str) -> bool:
+        """Whether its network sees images from which the region before is erased."""
+        return region == "region2" and self.erasing == "images"
 
     @model_validator(mode="after")
     def _backbones_hand_over(self) -> Localization:
@@ -435,7 +459,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _processes_share_batches(self) -> Config:
         count = self.hardware.devices * self.hardware.num_nodes
-        networks = {f"localization.{name}": getattr(self.localization, name) for name in REGIONS}
+        plan = self.localization
+        networks = {f"localization.{name}": plan.localizer(name) for name in REGIONS}
         for name, own in (networks | {"training": self.training}).items():
             size = own.schedule.batch_size
             if count > 1 and (size % count or size < 2 * count):

@@ -79,16 +79,16 @@ def _forget_results(folder: Path, stages: RunStages) -> None:
 
 def run_tasks(config: Config, data: Path, stages: RunStages, console: Console) -> Iterator[Task]:
     """All work of a run, each task after those that it needs."""
-    prepared, cropped = stages.prepared, stages.cropped
+    plan, prepared, cropped = config.localization, stages.prepared, stages.cropped
     yield Task("prepare", "prepare", prepared, partial(prepare, config, prepared, data, console))
     for region in stages.found():
         attention, found = stages.attention[region], stages.regions[region]
-        erased = stages.regions["region1"] if region == "region2" else None
-        learn = partial(
-            train_attention, config, region, attention, prepared, erased, stages.handed_on(region)
-        )
-        yield Task("localize", f"attention {region}", attention, learn)
-        look = partial(find, config, region, found, prepared, attention, erased, console)
+        before = stages.regions["region1"] if region == "region2" else None
+        if not plan.second(region):
+            erased, begun = before if plan.erases(region) else None, stages.handed_on(region)
+            learn = partial(train_attention, config, region, attention, prepared, erased, begun)
+            yield Task("localize", f"attention {region}", attention, learn)
+        look = partial(find, config, region, found, prepared, attention, before, console)
         yield Task("localize", f"regions {region}", found, look)
     if stages.cut:
         regions = {name: stages.regions[name] for name in stages.cut}

@@ -16,7 +16,7 @@ import torch
 from ldlcam import Regions
 from torch import Tensor
 
-from boneage.config import REGIONS, Localizer
+from boneage.config import REGIONS
 from boneage.data.cache import render
 from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
@@ -65,7 +65,7 @@ class Predictor:
         device = pick_device(config.hardware)
         self.localizers: dict[str, LocalizerNetwork] = {}
         for region in REGIONS:
-            localizer = LocalizerNetwork(getattr(plan, region), config.bins, plan)
+            localizer = LocalizerNetwork(plan.localizer(region), config.bins, plan, region)
             load_network(localizer, model.attention[region])
             self.localizers[region] = localizer.to(device)
         self.networks = {
@@ -176,9 +176,9 @@ class Predictor:
         shapes = torch.tensor([image.shape for image in images])
         regions: dict[str, Regions] = {}
         for region in REGIONS:
-            own: Localizer = getattr(plan, region)
+            own = plan.localizer(region)
             small = np.stack([render(image, [(own.size, None)])[0] for image in images])
-            if region == "region2":
+            if plan.erases(region):
                 small = erase_region(small, regions["region1"], shapes, names)
             heatmaps = attend(self.localizers[region], small, sex).heatmaps
             if region == "region2":

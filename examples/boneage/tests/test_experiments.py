@@ -13,16 +13,16 @@ import torch
 from ldlcam import LabelDivergenceLoss, gaussian_labels
 from rich.console import Console
 
-from boneage.config import Config, load_config
+from boneage.config import REGIONS, Config, load_config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.errors import UserError
 from boneage.experiments import distributions
 from boneage.experiments.attention import claim_page
 from boneage.experiments.localization import threshold_page
-from boneage.experiments.networks import Network, read_line
+from boneage.experiments.networks import Network, beside_others, read_line
 from boneage.experiments.page import write_csv, write_page
-from boneage.experiments.rows import EXPERIMENTS, Row
+from boneage.experiments.rows import EXPERIMENTS, ONE_NETWORK, Row
 from boneage.experiments.run import Paper
 from boneage.networks import backbones
 from boneage.networks.bins import make_bins
@@ -30,6 +30,7 @@ from boneage.networks.losses import make_loss
 from boneage.networks.regressor import AgeNetwork
 from boneage.run_folder import read_array, read_arrays, read_json
 from boneage.stages.localize import Found
+from boneage.stages.plan import make_data_key, plan_keyed
 
 QUIET = Console(quiet=True)
 SMALL = [
@@ -216,32 +217,35 @@ def test_what_is_there_is_not_trained_again(
 
 def test_other_settings_lie_beside_each_other(made: Path) -> None:
     assert len(list(made.glob("prepare-*"))) == 2  # one for each size of the images
-    for region in ("hand", "region1"):
-        # Found at every threshold, and at that which boxes have chosen, by one network.
-        assert len(list(made.glob(f"attention-{region}-*"))) == 1
+    for region, ways in (("hand", 1), ("region1", 2)):
+        # Found at every threshold, and at that which boxes have chosen, by one network; and by one
+        # that finds Region 2 too.
+        assert len(list(made.glob(f"attention-{region}-*"))) == ways
         chosen = [read_json(path / "threshold.json") for path in made.glob(f"regions-{region}-*")]
         by_hand = {one["threshold"] for one in chosen if one["chosen_on"] == "configuration"}
-        assert (len(chosen), by_hand) == (3, {0.1, 0.5})
+        assert (len(chosen), by_hand) == (2 + ways, {0.1, 0.5})
     assert len(list(made.glob("attention-region2-*"))) == 1
 
 
 def test_table_1_scores_as_the_run_has_chosen(made: Path) -> None:
-    results = read_json(made / "table-1.json")
-    (own,) = (
-        chosen["pairs"]["Wrist"]
-        for chosen in (
-            read_json(path / "threshold.json") for path in made.glob("regions-region1-*")
-        )
-        if chosen["chosen_on"] == splits.BOXES_CHOOSE
-    )
-    pair = next(
-        one for one in results["pairs"] if (one["region"], one["annotated"]) == ("region1", "Wrist")
-    )
-    assert pair["chosen"] == own["threshold"]
-    swept = {row["threshold"]: row for row in pair["scores"]}
-    assert all(swept[row["threshold"]] == row for row in own["score"])
-    # The paper's tau of 50 as a share of the maximum.
-    assert 0.161 in swept
+    config = load_config("smoke", SMALL)
+    data_key = make_data_key(config, made / "phantom")
+    pairs = read_json(made / "table-1.json")["pairs"]
+    assert [(one["way"], one["region"]) for one in pairs if one["annotated"] != "Metacarpal"] == [
+        *(("", region) for region in REGIONS),
+        *(("features erased", region) for region in REGIONS[1:]),
+    ]
+    for way, changes in (("", {}), ("features erased", ONE_NETWORK)):
+        stages = plan_keyed(config.changed(changes), beside_others(made), data_key)
+        for region in ("region1", "region2"):
+            own = read_json(stages.regions[region] / "threshold.json")["pairs"]["Wrist"]
+            wanted = way, region, "Wrist"
+            (pair,) = (p for p in pairs if (p["way"], p["region"], p["annotated"]) == wanted)
+            assert pair["chosen"] == own["threshold"]
+            swept = {row["threshold"]: row for row in pair["scores"]}
+            assert all(swept[row["threshold"]] == row for row in own["score"])
+            # The paper's tau of 50 as a share of the maximum.
+            assert 0.161 in swept
     assert "0.722 / 0.965" in (made / "table-1.md").read_text()
 
 

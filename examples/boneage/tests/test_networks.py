@@ -20,6 +20,7 @@ from boneage.config import (
     Training,
     load_config,
 )
+from boneage.data.batches import Batch
 from boneage.errors import UserError
 from boneage.networks import backbones
 from boneage.networks.backbones import FeatureNetwork, check_backbone
@@ -28,6 +29,7 @@ from boneage.networks.reading import AgePrediction, Calibration, ask
 from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
 from boneage.networks.regressor import AgeNetwork, tell
 from boneage.networks.storage import load_backbone, load_network, save_network
+from boneage.networks.training import LocalizerTask
 
 TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
 BINS = BinRange(first=1, last=24, step=1)
@@ -117,6 +119,53 @@ def test_regions_fill_the_input_channels_in_the_published_order() -> None:
         # An identity has no list of maps, so the first "map" is the first image.
         channels = network(regions[:, :count])[:, 0, 0]
         assert channels.tolist() == expected
+
+
+def test_the_second_classifier_reads_what_the_first_ones_map_leaves() -> None:
+    torch.manual_seed(0)
+    own = Localizer(size=64, pool="max", backbone=TINY)
+    plan = Localization(region1=own, erasing="features", window=0, mirror=False)
+    first, second = (LocalizerNetwork(own, BINS, plan, f"region{i}").eval() for i in (1, 2))
+    for head in (first.head, first.second):
+        nn.init.normal_(head.weight)
+    nn.init.normal_(first.second_sex.weight)
+    second.load_state_dict(first.state_dict())
+    images, sex = torch.rand(3, 1, 64, 64), torch.tensor([1.0, -1.0, 0.0])
+    classes = first(images, sex).argmax(dim=1)
+    features = first.features(images)
+    centred = first.head.weight - first.head.weight.mean(dim=0)
+    maps = torch.einsum("nchw,nc->nhw", features, centred[classes]).clamp(min=0)
+    hot = maps >= 0.6 * maps.amax(dim=(1, 2), keepdim=True)
+    assert hot.any(dim=(1, 2)).all()
+    assert not hot.all(dim=(1, 2)).any()
+    left = features.masked_fill(hot[:, None], 0)
+    scores = first.second(left) + sex[:, None] * first.second_sex.weight.T
+    said, rest = first.learn(images, sex, classes)
+    torch.testing.assert_close(said, first(images, sex))
+    torch.testing.assert_close(rest, scores)
+    told = second.attend(images, sex)
+    torch.testing.assert_close(told.months, first.bins.centers[scores.argmax(dim=1)])
+    weights = first.second.weight - first.second.weight.mean(dim=0)
+    expected = torch.einsum("nchw,nc->nhw", left, weights[scores.argmax(dim=1)])
+    torch.testing.assert_close(told.heatmaps, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(first.attend(images, sex).months, first.bins.centers[classes])
+
+
+def test_the_second_classifier_moves_the_backbone_too() -> None:
+    torch.manual_seed(0)
+    own = Localizer(size=65, pool="avg", backbone=TINY)
+    network = LocalizerNetwork(own, BINS, Localization(region1=own, erasing="features"), "region1")
+    for head in (network.head, network.second):
+        nn.init.normal_(head.weight)
+    task = LocalizerTask(network, own, batches=1)
+    task.log = lambda *_, **__: None
+    images = torch.randint(0, 255, (2, 1, 65, 65)) / 255
+    batch = Batch(images, torch.tensor([5.0, 20.0]), torch.tensor([1.0, -1.0]), torch.empty(2, 0))
+    task.training_step(batch, 0).backward()
+    assert all(
+        weight.grad is not None and weight.grad.abs().sum() > 0
+        for weight in (network.second.weight, network.second_sex.weight, network.head.weight)
+    )
 
 
 def test_streams_see_each_region_by_itself_and_tell_them_apart() -> None:

@@ -343,7 +343,7 @@ def _untrained(config: Config, folder: Path) -> TrainedModel:
     attention, networks = {}, {}
     for region in REGIONS:
         plan = config.localization
-        localizer = LocalizerNetwork(getattr(plan, region), config.bins, plan)
+        localizer = LocalizerNetwork(plan.localizer(region), config.bins, plan, region)
         for layer in (localizer.head, localizer.sex):
             if layer is not None:
                 torch.nn.init.normal_(layer.weight)
@@ -369,6 +369,7 @@ def _untrained(config: Config, folder: Path) -> TrainedModel:
         ["localization.component=peak", "localization.sex=false", "training.sex=false"],
         ["localization.hand.loss=l1", "localization.window=0", "localization.mirror=false"],
         ["contrast=none", "localization.region1.margin=0.2", "reading.rotations=[-10, 170]"],
+        ["localization.erasing=features", "localization.region1.heatmap=evidence"],
         ["table.covariates=[height, weight]", "training.sex=false", "reading.mirror=true"],
         [f"training.models=[{{name: M, regions: {list(get_args(Region))}, fusion: streams}}]"],
     ],

@@ -217,10 +217,14 @@ def test_reading_otherwise_trains_nothing_and_predicts_what_it_evaluates(copied:
         open_model(copied, "neither")
 
 
-def test_predict_erases_region_1_as_the_run_did(tmp_path: Path) -> None:
+@pytest.mark.parametrize("erasing", ["images", "features"])
+def test_predict_erases_region_1_as_the_run_did(erasing: str, tmp_path: Path) -> None:
     models = "training.models=[{name: R1+E, regions: [region1, erased]}]"
-    config = load_config("smoke", [models])
-    run(config, tmp_path / "run", Console(quiet=True), until="evaluate")
+    if erasing == "features":
+        seen = "[region2, hand, erased, whole]"
+        models = f"training.models=[{{name: R1+E, regions: {seen}, fusion: streams}}]"
+    config = load_config("smoke", [models, f"localization.erasing={erasing}"])
+    run(config, tmp_path / "run", QUIET)
     predictor = Predictor(open_model(tmp_path / "run"))
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:
         known = {row["id"]: row for row in csv.DictReader(file)}

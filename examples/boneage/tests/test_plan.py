@@ -57,6 +57,24 @@ def test_a_change_does_again_what_depends_on_it(
     assert changed == (set(before) if again is None else again)
 
 
+def test_one_network_finds_both_regions_when_features_are_erased(tmp_path: Path) -> None:
+    one = ("localization.erasing=features", "localization.warm_start=false")
+    before = _keys(tmp_path, *one)
+    assert "attention-region2" not in before
+    for change, again in (
+        ("localization.erased_from=0.7", REGION1),
+        (f"localization.region1.{TWO_EPOCHS}", REGION1),
+        ("localization.region1.margin=0.1", {"regions-region1"}),
+        (f"localization.region2.{TWO_EPOCHS}", set()),
+        ("localization.region2.margin=0.1", set()),
+    ):
+        after = _keys(tmp_path, *one, change)
+        changed = {name for name in before if before[name] != after[name]}
+        crops = CROPPED if again or "margin" in change else set()
+        region2 = {"regions-region2"} if crops else set()
+        assert changed == again | region2 | crops, change
+
+
 def test_another_fusion_trains_that_network_again(tmp_path: Path) -> None:
     def models(fusion: str) -> str:
         seen = "regions: [whole, hand], fusion: "

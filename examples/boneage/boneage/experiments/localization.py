@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,11 @@ PUBLISHED = {
 TAUS = {round(jet_to_fraction(tau), 3): tau for tau in (20, 30, 40, 50, 60, 80)}
 """The paper's thresholds by what they are as shares of a map's maximum."""
 
+ERASED_FEATURES = "features erased"
+_ONE_NETWORK = (
+    f' Where it says "{ERASED_FEATURES}", one training has found both regions: a second classifier '
+    "reads the features that the first one's region leaves."
+)
 _FRAME = (512, 384)
 
 
@@ -70,19 +77,27 @@ def localize(config: Config, data: Path, stages: RunStages, console: Console) ->
             do_task(task, console)
 
 
-def threshold_table(config: Config, stages: RunStages) -> dict[str, Any]:
+def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, Any]:
     """Mean IoU and AP50 of every pair of a found and an annotated region, by the threshold.
+
+    Args:
+        config: The configuration.
+        ways: The stages by the way in which regions are found; what two ways find alike is told
+            of the first.
 
     Raises:
         UserError: If no image has annotated boxes.
     """
-    samples = Samples.load(stages.prepared.folder)
+    samples = Samples.load(next(iter(ways.values())).prepared.folder)
     thresholds = tuple(sorted({*config.localization.thresholds, *TAUS}))
     plan = config.localization.model_copy(update={"thresholds": thresholds})
     swept = config.model_copy(update={"localization": plan})
-    pairs = []
-    for region in REGIONS:
-        stage = stages.regions[region]
+    pairs, told = [], set()
+    for way, region in itertools.product(ways, REGIONS):
+        stage = ways[way].regions[region]
+        if stage.folder in told:
+            continue
+        told.add(stage.folder)
         heatmaps = torch.from_numpy(read_array(stage / "heatmaps.npy"))
         chosen = read_json(stage / "threshold.json")
         for name in TRUTH[region]:
@@ -90,6 +105,7 @@ def threshold_table(config: Config, stages: RunStages) -> dict[str, Any]:
             if scores:
                 pairs.append(
                     {
+                        "way": way,
                         "region": region,
                         "annotated": name,
                         "count": len(samples.boxed_rows(name, splits.BOXES_SCORE)),
@@ -111,14 +127,14 @@ def threshold_table(config: Config, stages: RunStages) -> dict[str, Any]:
 def threshold_page(results: dict[str, Any]) -> str:
     """The page of Table I, as Markdown."""
     data, pairs = results["data"], results["pairs"]
-    titles = [f"{FOUND[pair['region']]}, {ANNOTATED[pair['annotated']]}" for pair in pairs]
+    titles = [_title(pair) for pair in pairs]
     counts = ", ".join(f"{name} {pair['count']}" for name, pair in zip(titles, pairs, strict=True))
     lines = [
         *heading(results),
         f"{data['name']}; annotated images scored: {counts}. Each cell has the mean IoU and the "
         "AP50; bold is the threshold that the other half of the annotated images has chosen. The "
         "paper's tau cuts the grey of a coloured map: it stands at the share of the maximum that "
-        "it comes to.",
+        "it comes to." + (_ONE_NETWORK if any(pair["way"] for pair in pairs) else ""),
         "",
         f"| threshold | {' | '.join(titles)} | tau | {' | '.join(_published_titles())} |",
         "|---:" * (len(pairs) + 2 + len(PUBLISHED)) + "|",
@@ -130,6 +146,11 @@ def threshold_page(results: dict[str, Any]) -> str:
         lines.append(f"| {threshold:g} | {' | '.join(cells)} | {tau or ''} | {' | '.join(told)} |")
     lines += ["", f"![{results['title']}]({results['name']}.png)"]
     return "\n".join(lines) + "\n"
+
+
+def _title(pair: dict[str, Any]) -> str:
+    way = f" ({pair['way']})" if pair["way"] else ""
+    return f"{FOUND[pair['region']]}{way}, {ANNOTATED[pair['annotated']]}"
 
 
 def _published_titles() -> list[str]:
@@ -156,15 +177,16 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
     for place, (score, label) in enumerate((("mean_iou", "mean IoU"), ("ap50", "AP50"))):
         axes = figure.add_subplot(1, 2, place + 1)
         for pair in results["pairs"]:
-            own = f"{pair['region']} {pair['annotated']}"
-            published = PUBLISHED.get(own, {})
+            published = PUBLISHED.get(f"{pair['region']} {pair['annotated']}", {})
+            if pair["way"] and not published:
+                continue  # one line less to look through
             axes.plot(
                 results["thresholds"],
                 [row[score] for row in pair["scores"]],
                 color=colours[pair["region"]],
-                linestyle="-" if published else ":",
+                linestyle="--" if pair["way"] else "-" if published else ":",
                 linewidth=1.5,
-                label=f"{FOUND[pair['region']]}, {ANNOTATED[pair['annotated']]}",
+                label=_title(pair),
             )
             marks = [(jet_to_fraction(tau), both[place]) for tau, both in published.items()]
             if marks:
@@ -202,6 +224,8 @@ def draw_regions(config: Config, data: Path, stages: RunStages, rows: np.ndarray
         heatmaps[FOUND[region]] = torch.from_numpy(read_array(stage / "heatmaps.npy")[rows])
         own = torch.from_numpy(Found.load(stage).boxes[rows])
         boxes[FOUND[region]] = scale_boxes(own, shapes, _FRAME).float()
+    if not config.localization.erases("region2"):
+        return plot_regions(images, heatmaps, boxes, size=1.3)
     small = (images[:, 0] * 255).round().to(torch.uint8).numpy()
     ids = [samples.ids[row] for row in rows]
     first = Found.load(stages.regions["region1"])

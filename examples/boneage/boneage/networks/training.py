@@ -144,17 +144,19 @@ class LocalizerTask(_Task):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss of one batch."""
-        scores = self.network(batch.images, batch.sex)
         softmax = self.config.loss == "kl"
         labels = triangular_labels(
             batch.months, self.network.bins, self.config.label_width, normalize=softmax
         )
-        if softmax:
-            loss = F.kl_div(scores.log_softmax(dim=1), labels, reduction="batchmean")
-        else:
-            loss = _L1_SCALE * F.l1_loss(scores, labels)
+        scores = self.network.learn(batch.images, batch.sex, labels.argmax(dim=1))
+        loss = torch.stack([self._loss(each, labels) for each in scores]).sum()
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        if self.config.loss == "kl":
+            return F.kl_div(scores.log_softmax(dim=1), labels, reduction="batchmean")
+        return _L1_SCALE * F.l1_loss(scores, labels)
 
     def tell(self, batch: Batch) -> Tensor:
         """The ages that the attention network finds most likely."""

@@ -9,7 +9,7 @@ import torch
 from ldlcam import Regions
 from torch import Tensor, nn
 
-from boneage.config import REGIONS, SCALAR_LOSSES, Localizer, Model
+from boneage.config import REGIONS, SCALAR_LOSSES, Model
 from boneage.data.batches import to_float
 from boneage.data.cache import cut
 from boneage.networks.localizer import LocalizerNetwork
@@ -90,9 +90,9 @@ class PredictorGraph(nn.Module):
         plan, shapes = self.config.localization, _shapes(pixels)
         regions: dict[str, Regions] = {}
         for region in REGIONS:
-            own: Localizer = getattr(plan, region)
+            own = plan.localizer(region)
             small = cut(pixels, _whole(pixels), own.size)
-            if region == "region2":
+            if plan.erases(region):
                 small = erase_found(small, regions["region1"], shapes, seeds)
             network = cast(LocalizerNetwork, self.localizers[region])
             heatmaps = network.attend(to_float(small), sex).heatmaps
@@ -132,7 +132,8 @@ def _centred(network: LocalizerNetwork) -> LocalizerNetwork:
     """
     network = copy.deepcopy(network)
     if network.softmax:
-        network.head.weight.data -= network.head.weight.data.mean(dim=0)
+        for head in filter(None, (network.head, network.second)):
+            head.weight.data -= head.weight.data.mean(dim=0)
         network.softmax = False
     return network
 

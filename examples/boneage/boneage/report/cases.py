@@ -148,7 +148,7 @@ def _views(
     found: Mapping[str, Found],
 ) -> list[RegionView]:
     seen = _rows_of(whole_path(stages.prepared, _attention_size(config, region)), rows)
-    if region == "region2":
+    if config.localization.erases(region):
         before = found["region1"]
         erased = Regions(torch.from_numpy(before.boxes[rows]), torch.from_numpy(before.valid[rows]))
         shapes = torch.from_numpy(samples.shapes[rows])
@@ -171,7 +171,7 @@ def _views(
 
 
 def _attention_size(config: Config, region: str) -> int:
-    return int(getattr(config.localization, region).size)
+    return config.localization.localizer(region).size
 
 
 def _rows_of(path: Any, rows: np.ndarray) -> np.ndarray:

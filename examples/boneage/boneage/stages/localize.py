@@ -67,12 +67,12 @@ def train_attention(
         erased_by: The found region that is erased from the images first (for region2).
         learned: The attention stage whose backbone the network begins with, if any.
     """
-    own: Localizer = getattr(config.localization, region)
+    own = config.localization.localizer(region)
     samples = Samples.load(prepared.folder)
     with first_alone():
         images = attention_input(own, samples, stage, prepared, erased_by)
     lightning.seed_everything(config.seed, verbose=False)
-    network = LocalizerNetwork(own, config.bins, config.localization)
+    network = LocalizerNetwork(own, config.bins, config.localization, region)
     if learned is not None:
         load_backbone(network, learned / "network.safetensors")
     train, validation = (
@@ -123,24 +123,29 @@ def find(
     stage: Stage,
     prepared: Stage,
     attention: Stage,
-    erased_by: Stage | None,
+    before: Stage | None,
     console: Console,
 ) -> None:
-    """Find one region in all images; write `heatmaps.npy`, `regions.npz`, `threshold.json`."""
-    own: Localizer = getattr(config.localization, region)
+    """Find one region in all images; write `heatmaps.npy`, `regions.npz`, `threshold.json`.
+
+    It is looked for outside of the region that was found before, if there is one.
+    """
+    plan = config.localization
+    own = plan.localizer(region)
     samples = Samples.load(prepared.folder)
-    network = LocalizerNetwork(own, config.bins, config.localization)
+    network = LocalizerNetwork(own, config.bins, plan, region)
     load_network(network, attention / "network.safetensors")
     network.to(pick_device(config.hardware))
+    erased_by = before if plan.erases(region) else None
     images = attention_input(own, samples, attention, prepared, erased_by)
     heatmaps = attend(network, images, signed_sex(samples.male)).heatmaps
     shapes = torch.from_numpy(samples.shapes)
-    if erased_by is not None:
-        heatmaps = exclude_region(heatmaps, Found.load(erased_by).regions(), shapes)
+    if before is not None:
+        heatmaps = exclude_region(heatmaps, Found.load(before).regions(), shapes)
     with atomic_path(stage / "heatmaps.npy") as temporary:
         np.save(temporary, heatmaps.numpy())
     threshold = choose_threshold(config, region, heatmaps, samples)
-    regions = find_regions(heatmaps, shapes, own, config.localization, threshold["threshold"])
+    regions = find_regions(heatmaps, shapes, own, plan, threshold["threshold"])
     with atomic_path(stage / "regions.npz") as temporary:
         np.savez(temporary, boxes=regions.boxes.numpy(), valid=regions.valid.numpy())
     write_json(stage / "threshold.json", threshold)
@@ -162,7 +167,7 @@ def choose_threshold(
     for the table, but never chosen by. The configured threshold stands without annotated boxes,
     and where it is not to be chosen.
     """
-    own: Localizer = getattr(config.localization, region)
+    own = config.localization.localizer(region)
     pairs: dict[str, dict[str, Any]] = {}
     for name in TRUTH[region]:
         choose = sweep(config, region, heatmaps, samples, name, splits.BOXES_CHOOSE)
@@ -189,7 +194,7 @@ def sweep(
 ) -> list[dict[str, float]]:
     """Mean IoU and AP50 against one annotated region at every threshold (Table I's layout)."""
     plan = config.localization
-    own: Localizer = getattr(plan, region)
+    own = plan.localizer(region)
     rows = samples.boxed_rows(name, part)
     if len(rows) == 0:
         return []

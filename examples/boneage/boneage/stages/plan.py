@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from boneage import phantom
-from boneage.config import REGIONS, Config, Model, Table
+from boneage.config import ASKED, REGIONS, Config, Model, Table
 from boneage.data.images import image_files
 from boneage.data.tables import find_table
 from boneage.run_folder import Stage
 
-# What of a localizer does not matter to its training, only to the regions that it finds.
-_ASKED = {"heatmap", "smoothing", "threshold", "choose", "margin"}
 _FOUND_BY = {name: name for name in REGIONS} | {"erased": "region1"}
 _SAMPLE = 4096  # bytes
 
@@ -60,9 +58,12 @@ class RunStages:
 
     def every(self) -> dict[str, Stage]:
         """All stages by their titles."""
+        trained = dict(self.attention)
+        if trained["region2"] is trained["region1"]:  # one network finds both
+            del trained["region2"]
         return {
             "prepare": self.prepared,
-            **{f"attention {name}": stage for name, stage in self.attention.items()},
+            **{f"attention {name}": stage for name, stage in trained.items()},
             **{f"regions {name}": stage for name, stage in self.regions.items()},
             "crop": self.cropped,
             **{f"model {name}": stage for name, stage in self.models.items()},
@@ -104,20 +105,26 @@ def plan_keyed(
         return Stage(place(title, key), key)
 
     # The stages after it each read one size: another size asks for these images, not for theirs.
-    sizes = {region: getattr(plan, region).size for region in REGIONS}, config.training.size
+    sizes = {region: plan.localizer(region).size for region in REGIONS}, config.training.size
     prepared = stage("prepare", data_key, sizes)
     learned_with = _learned_with(config)
     attention: dict[str, Stage] = {}
     regions: dict[str, Stage] = {}
     for region in REGIONS:
-        own = getattr(plan, region)
-        erased = regions["region1"].key if region == "region2" else ""
-        begun = [stage.key for stage in attention.values()] if plan.warm_start else []
-        learning = plan.sex, own.model_dump(exclude=_ASKED)
-        learned = stage(f"attention-{region}", data_key, erased, begun, learning, learned_with)
+        own = plan.localizer(region)
+        rule: Any = plan.window, plan.mirror, plan.component, plan.thresholds
+        if plan.second(region):
+            learned = attention["region1"]
+            rule = *rule, "second", regions["region1"].key
+        else:
+            erased = regions["region1"].key if plan.erases(region) else ""
+            begun = [stage.key for stage in attention.values()] if plan.warm_start else []
+            learning: Any = plan.sex, own.model_dump(exclude=set(ASKED))
+            if plan.erasing == "features" and region != "hand":
+                learning = *learning, plan.erased_from, plan.window
+            learned = stage(f"attention-{region}", data_key, erased, begun, learning, learned_with)
         attention[region] = learned
-        rule = plan.window, plan.mirror, plan.component, plan.thresholds
-        asked_for = own.model_dump(include=_ASKED)
+        asked_for = own.model_dump(include=set(ASKED))
         regions[region] = stage(f"regions-{region}", learned.key, rule, asked_for)
     shared = config.training.model_dump(exclude={"models"})
 
