@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
 from torch import Tensor
 
 from ldlcam._check import check_same_length, check_tensor
@@ -156,11 +155,12 @@ def _average_by_taps(image: Tensor, rows: _Samples, columns: _Samples) -> Tensor
 def _sum_rows(image: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums, (C, L, W), of an image's rows at (L, K) places."""
     channels, height, width = image.shape
+    # Of all channels below each other. Plain views: of a small crop they are half the time.
     planes = torch.arange(channels).view(-1, 1, 1) * height
     sums = F.embedding_bag(
-        rearrange(planes + places, "c l k -> (c l) k"),
-        rearrange(image, "c h w -> (c h) w"),
+        (planes + places).flatten(0, 1),
+        image.reshape(channels * height, width),
         mode="sum",
-        per_sample_weights=repeat(weights.to(image.dtype), "l k -> (c l) k", c=channels),
+        per_sample_weights=weights.to(image.dtype).expand(channels, -1, -1).flatten(0, 1),
     )
     return sums.view(channels, len(places), width)

@@ -263,7 +263,7 @@ def figure(
 
 @app.command()
 def claim(
-    name: Annotated[str, typer.Argument(help="crops, labels, hand, delta or controls.")],
+    name: Annotated[str, typer.Argument(help="gain, crops, labels, hand, delta or controls.")],
     out: Out = Path("runs/paper"),
     preset: Preset = None,
     data: Data = None,
@@ -272,8 +272,10 @@ def claim(
     changes: Overrides = None,
 ) -> None:
     """Look into a claim of the paper beside its tables: train what tells, and show it."""
-    if name not in ("crops", "labels", "hand", "delta", "controls"):
-        raise UserError(f"claim {name!r}: expected one of crops, labels, hand, delta, controls")
+    if name not in ("gain", "crops", "labels", "hand", "delta", "controls"):
+        raise UserError(
+            f"claim {name!r}: expected one of gain, crops, labels, hand, delta, controls"
+        )
     _reproduce("claim", name, _configure(out, preset, data, devices, nodes, changes), out)
 
 

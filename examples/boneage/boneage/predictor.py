@@ -139,12 +139,12 @@ class Predictor:
         """
         if not films:
             return []
-        images = [film.pixels for film in films]
+        images = _Images([film.pixels for film in films], names)
         sex = torch.tensor([SIGNS[film.male] for film in films])
         unknown = (math.nan,) * len(self.config.table.covariates)
         known = torch.tensor([each or unknown for each in covariates or [None] * len(films)])
-        regions = self._localize(names, images, sex)
-        crops = self._crop(names, images, regions)
+        regions = self._localize(images, sex)
+        crops = self._crop(images, regions)
         outputs = []
         for model, network in self.networks.items():
             seen = torch.stack([crops[name] for name in model.regions], dim=1)
@@ -169,42 +169,53 @@ class Predictor:
             for i, film in enumerate(films)
         ]
 
-    def _localize(
-        self, names: Sequence[str], images: Sequence[np.ndarray], sex: Tensor
-    ) -> dict[str, Regions]:
-        plan = self.config.localization
-        shapes = torch.tensor([image.shape for image in images])
+    def _localize(self, images: _Images, sex: Tensor) -> dict[str, Regions]:
+        plan, shapes = self.config.localization, images.shapes
         regions: dict[str, Regions] = {}
         for region in REGIONS:
             own = plan.localizer(region)
-            small = np.stack([render(image, [(own.size, None)])[0] for image in images])
+            small = images.whole(own.size)
             if plan.erases(region):
-                small = erase_region(small, regions["region1"], shapes, names)
+                small = erase_region(small, regions["region1"], shapes, images.names)
             heatmaps = attend(self.localizers[region], small, sex).heatmaps
             if region == "region2":
                 heatmaps = exclude_region(heatmaps, regions["region1"], shapes)
             regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
         return regions
 
-    def _crop(
-        self,
-        names: Sequence[str],
-        images: Sequence[np.ndarray],
-        regions: Mapping[str, Regions],
-    ) -> dict[str, Tensor]:
+    def _crop(self, images: _Images, regions: Mapping[str, Regions]) -> dict[str, Tensor]:
         """What the age networks see of images: (N, S, S) uint8 for each of their regions."""
         size = self.config.training.size
         crops: dict[str, Tensor] = {}
         for name in dict.fromkeys(name for model in self.networks for name in model.regions):
-            boxes = regions[name].boxes.numpy() if name in regions else [None] * len(images)
-            cuts = np.stack([
-                render(image, [(size, box)])[0] for image, box in zip(images, boxes, strict=True)
-            ])  # fmt: skip
+            cuts = images.cut(size, regions[name]) if name in regions else images.whole(size)
             if name == "erased":
-                shapes = torch.tensor([image.shape for image in images])
-                cuts = erase_region(cuts, regions["region1"], shapes, names)
+                cuts = erase_region(cuts, regions["region1"], images.shapes, images.names)
             crops[name] = torch.from_numpy(cuts)
         return crops
+
+
+class _Images:
+    """Images (H, W) that are read together, each in its own size, and what is cut out of them."""
+
+    def __init__(self, pixels: Sequence[np.ndarray], names: Sequence[str]):
+        self.names = names
+        self.shapes = torch.tensor([image.shape for image in pixels])
+        self._pixels = pixels
+        self._whole: dict[int, np.ndarray] = {}
+
+    def whole(self, size: int) -> np.ndarray:
+        """All of each (N, S, S) uint8; several networks may see it at one size."""
+        if size not in self._whole:
+            cuts = [render(image, [(size, None)])[0] for image in self._pixels]
+            self._whole[size] = np.stack(cuts)
+        return self._whole[size]
+
+    def cut(self, size: int, found: Regions) -> np.ndarray:
+        """A region of each (N, S, S) uint8."""
+        boxes = found.boxes.numpy()
+        pairs = zip(self._pixels, boxes, strict=True)
+        return np.stack([render(image, [(size, box)])[0] for image, box in pairs])
 
 
 def _in_file(box: Sequence[float], film: Film) -> Box:

@@ -22,6 +22,7 @@ from boneage.experiments.attention import claim_page
 from boneage.experiments.localization import threshold_page
 from boneage.experiments.networks import Network, beside_others, read_line
 from boneage.experiments.page import write_csv, write_page
+from boneage.experiments.results import summarize
 from boneage.experiments.rows import EXPERIMENTS, ONE_NETWORK, Row
 from boneage.experiments.run import Paper
 from boneage.networks import backbones
@@ -115,6 +116,39 @@ def test_controls_are_trained_each_on_a_phantom_of_its_own(tmp_path: Path) -> No
             gain = first["mae"] - row["mae"]
             assert row["gain_on_first"]["gain"] == pytest.approx(gain, abs=0.006)
             assert row["gain_on_partner"] is None
+
+
+def test_the_chosen_row_is_that_of_the_least_validation_error() -> None:
+    config = load_config("smoke", SMALL)
+    experiment = EXPERIMENTS["claim-gain"](config)
+    base = {
+        "data": {
+            "name": "hands",
+            "images": 9,
+            "parts": dict.fromkeys(("train", "validation", "test"), 3),
+        },
+        "truth": "100 120 140",
+        "versions": {},
+        "coverage90": None,
+        "distributions": {},
+        "seconds": {"training": 1.0},
+    }
+
+    def network(validation: float, error: float) -> dict[str, Any]:
+        test = {"mae": error, "rmse": error, "cs6": 0.5, "cs12": 0.5}
+        months = " ".join(str(value + error) for value in (100, 120, 140))
+        return base | {"validation_mae": validation, "test": test, "months": months}
+
+    errors = [(9, 8), (8, 7), (6, 6.8), (7, 5), (12, 4)]
+    networks = [[network(*both), network(*both)] for both in errors]
+    said = {"command": "boneage claim gain"}
+    results = summarize(experiment, networks, [None] * 5, config) | said
+    assert results["chosen"] == "H"
+    assert "find H best: on the test images it saves 15% of the error of O by L1 (15% to 15%)" in (
+        write_page(results)
+    )
+    first = summarize(experiment, [[network(1, 1)] * 2, *networks[1:]], [None] * 5, config) | said
+    assert "The validation images find O by L1 best.\n" in write_page(first)
 
 
 def test_controls_need_phantoms(tmp_path: Path) -> None:

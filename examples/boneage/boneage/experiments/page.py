@@ -56,6 +56,7 @@ def write_page(results: dict[str, Any]) -> str:
         "",
         f"![{results['title']}]({name}.png)",
         "",
+        *_choice(results),
         "Gains are on the first network of the data and, in its row, on the row's first series; "
         "they are paired over the images, with 95% bootstrap intervals, which say how much the "
         "images decide, not how much the seeds do.",
@@ -63,6 +64,24 @@ def write_page(results: dict[str, Any]) -> str:
     reasons = sorted({row["missing"] for row in results["rows"] if row["missing"]})
     lines += ["", *(f"Not trained: {reason}." for reason in reasons)] if reasons else []
     return "\n".join(lines) + "\n"
+
+
+def _choice(results: dict[str, Any]) -> list[str]:
+    """What the row that the validation images have chosen saves of the first one's error."""
+    if results.get("chosen") is None:
+        return []
+    first = results["rows"][0]
+    best = next(row for row in results["rows"] if row["label"] == results["chosen"])
+    gain = best["gain_on_first"]
+    told = f"The validation images find {best['label']} best"
+    if gain is None:
+        return [f"{told}.", ""]
+    saved, low, high = (value / first["mae"] for value in (gain["gain"], *gain["interval"]))
+    return [
+        f"{told}: on the test images it saves {percent(saved)} of the error of {first['label']} "
+        f"({percent(low)} to {percent(high)}).",
+        "",
+    ]
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

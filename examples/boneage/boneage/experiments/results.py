@@ -58,10 +58,13 @@ def summarize(
             partner = partners.setdefault((data, row.label), figures)
             described["gain_on_partner"] = gain(partner, figures)
         rows.append(described)
+    trained = [row for row in rows if row["missing"] is None]
+    best = min(trained, key=lambda row: row["validation_mae"])["label"]
     return {
         "name": experiment.name,
         "title": experiment.title,
         "axis": experiment.axis,
+        "chosen": best if experiment.chooses else None,
         "data": known[0][0]["data"] | {"name": ", ".join(first)},
         "seeds": list(config.experiments.seeds),
         "rows": rows,

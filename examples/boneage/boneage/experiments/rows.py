@@ -84,12 +84,14 @@ class Experiment:
         title: What it shows.
         rows: What is trained.
         axis: What lies on the horizontal axis of its figure; by default the rows themselves.
+        chooses: Whether the page names the row that the validation images find best.
     """
 
     name: str
     title: str
     rows: tuple[Row, ...]
     axis: str = ""
+    chooses: bool = False
 
 
 def _table2(config: Config) -> Experiment:
@@ -263,6 +265,19 @@ def _crops(config: Config) -> Experiment:
     return Experiment("claim-crops", "What crops of the original carry", tuple(rows))
 
 
+def _gain(config: Config) -> Experiment:
+    """L1 on the whole image, and single networks by the expectation loss beside it."""
+    rows = [Row(letters, None, _seen(letters), "ldl") for letters in ("O", "H", "H+R1+R2")]
+    streams = "O+H+R1+R2"
+    rows.append(Row(f"{streams} as streams", None, _seen(streams), "ldl", streams=True))
+    return Experiment(
+        "claim-gain",
+        "The best single network against L1 on the whole image",
+        (Row("O by L1"), *rows),
+        chooses=True,
+    )
+
+
 def _controls(config: Config) -> Experiment:
     """Whole image and regions on every variant of the phantom, which tell ages elsewhere or not."""
     if config.phantom is None or config.data is not None:
@@ -292,5 +307,6 @@ EXPERIMENTS: dict[str, Callable[[Config], Experiment]] = {
     "figure-5b": _figure5b,
     "claim-delta": _delta,
     "claim-crops": _crops,
+    "claim-gain": _gain,
     "claim-controls": _controls,
 }
