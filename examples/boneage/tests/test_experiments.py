@@ -433,6 +433,6 @@ def test_published_pages_are_those_of_their_files() -> None:
     for path in files:
         page = pages.get(path.stem, write_page)(read_json(path))
         assert path.with_suffix(".md").read_text(encoding="utf-8") == page, path.stem
-        if path.stem != "table-1":
+        if path.stem not in pages:
             table = path.with_suffix(".csv").read_text(encoding="utf-8")
             assert table == write_csv(read_json(path)), path.stem
