@@ -225,6 +225,9 @@ def test_predict_erases_region_1_as_the_run_did(erasing: str, tmp_path: Path) ->
         models = f"training.models=[{{name: R1+E, regions: {seen}, fusion: streams}}]"
     config = load_config("smoke", [models, f"localization.erasing={erasing}"])
     run(config, tmp_path / "run", QUIET)
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert ("The image of Region 2 has Region 1 erased" in report) == (erasing == "images")
+    assert ("a second classifier reads the features" in report) == (erasing == "features")
     predictor = Predictor(open_model(tmp_path / "run"))
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:
         known = {row["id"]: row for row in csv.DictReader(file)}

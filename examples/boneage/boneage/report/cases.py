@@ -28,7 +28,7 @@ from boneage.stages.prepare import whole_path
 class RegionView:
     """A found region of one image: its box (x, y, width, height), heat map and crop as pictures.
 
-    `seen` is the image as the attention network saw it; Region 2's has Region 1 erased.
+    `seen` is the image as the attention network saw it.
     """
 
     key: str
