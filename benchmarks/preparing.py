@@ -63,8 +63,8 @@ class Peak:
 
     def _look(self) -> None:
         while not self._done.wait(0.2):
-            group = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-            self.mib = max(self.mib, sum(map(self._held, group)) / 1024)
+            processes = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+            self.mib = max(self.mib, sum(map(self._held, processes)) / 1024)
 
     @staticmethod
     def _held(process: int) -> int:

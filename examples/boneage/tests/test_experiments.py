@@ -13,11 +13,12 @@ import torch
 from ldlcam import LabelDivergenceLoss, gaussian_labels
 from rich.console import Console
 
+from boneage import cli
 from boneage.config import REGIONS, Config, load_config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.errors import UserError
-from boneage.experiments import distributions
+from boneage.experiments import attention, distributions
 from boneage.experiments.attention import claim_page
 from boneage.experiments.localization import threshold_page
 from boneage.experiments.networks import Network, beside_others, read_line
@@ -71,6 +72,12 @@ def test_every_row_is_a_network_of_its_own_but_where_tables_meet() -> None:
     assert networks["table-3"][2] == networks["table-4"][0]
     assert networks["table-3"][0] == networks["table-2"][0]
     assert networks["table-5"][0] == networks["table-4"][0]
+
+
+def test_the_command_knows_every_claim() -> None:
+    tables = {name.removeprefix("claim-") for name in EXPERIMENTS if name.startswith("claim-")}
+    assert set(cli.CLAIMS) == tables | attention.CLAIMS.keys()
+    assert len(set(cli.CLAIMS)) == len(cli.CLAIMS)
 
 
 def _data_key(row: Row) -> str:

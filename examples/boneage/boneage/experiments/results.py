@@ -58,19 +58,24 @@ def summarize(
             partner = partners.setdefault((data, row.label), figures)
             described["gain_on_partner"] = gain(partner, figures)
         rows.append(described)
-    trained = [row for row in rows if row["missing"] is None]
-    best = min(trained, key=lambda row: row["validation_mae"])["label"]
     return {
         "name": experiment.name,
         "title": experiment.title,
         "axis": experiment.axis,
-        "chosen": best if experiment.chooses else None,
+        "chosen": _best(rows) if experiment.chooses else None,
         "data": known[0][0]["data"] | {"name": ", ".join(first)},
         "seeds": list(config.experiments.seeds),
         "rows": rows,
         "versions": known[0][0]["versions"],
         "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
+
+
+def _best(rows: Sequence[Figures]) -> str:
+    """The label of the row that the validation images find best."""
+    trained = [row for row in rows if row["missing"] is None]
+    label: str = min(trained, key=lambda row: row["validation_mae"])["label"]
+    return label
 
 
 def _described(row: Row) -> Figures:
