@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from _measure import write
 from boneage import phantom
-from boneage.config import REGIONS, Config, load_config
+from boneage.config import Config, load_config
 from boneage.data import splits
 from boneage.data.batches import Batch, loader
 from boneage.data.images import image_files
@@ -146,10 +146,9 @@ def prediction(
     images = scratch / "x".join(map(str, size))
     phantom.write_dataset(images, count, config=drawn)
     patients = [Patient(path, male=True) for path in image_files(images)]
-    small = {
-        region: np.zeros((16, own.size, own.size), np.uint8)
-        for region, own in zip(REGIONS, config.localization.localizers(), strict=True)
-    }
+    plan = config.localization
+    sizes = {region: plan.localizer(region).size for region in plan.found}
+    small = {region: np.zeros((16, size, size), np.uint8) for region, size in sizes.items()}
     sex = torch.ones(16)
 
     @torch.no_grad()

@@ -23,17 +23,17 @@ from pydantic import (
 
 from boneage.errors import UserError
 
-REGIONS = ("hand", "region1", "region2")
+# All that can be found, in this order; a run finds the first few (`Localization.found`).
+DISCRIMINATIVE = ("region1", "region2", "region3", "region4")
+REGIONS = ("hand", *DISCRIMINATIVE)
+# Those with a section of their own; the others have that of the last one.
+SECTIONS = REGIONS[:3]
 
-# The annotated regions that each found region may fall on. Which of the two most discriminative
-# regions is the carpals is a finding (the paper's order), so both are scored against both.
-TRUTH = {
-    "hand": ("Hand",),
-    "region1": ("Wrist", "Metacarpal"),
-    "region2": ("Wrist", "Metacarpal"),
-}
+# The annotated regions that each found region may fall on. Which of the most discriminative
+# regions is the carpals is a finding (the paper's order), so each is scored against both.
+TRUTH = {"hand": ("Hand",)} | dict.fromkeys(DISCRIMINATIVE, ("Wrist", "Metacarpal"))
 
-Region = Literal["whole", "hand", "region1", "region2", "erased"]
+Region = Literal["whole", "hand", "region1", "region2", "region3", "region4", "erased"]
 Loss = Literal["l1", "l2", "cross-entropy", "kl", "mean-variance", "crps", "expectation", "ldl"]
 LOSSES: tuple[str, ...] = get_args(Loss)
 # Losses of a network that tells one number; the others are of one that tells a distribution.
@@ -215,10 +215,12 @@ ASKED = ("heatmap", "smoothing", "threshold", "choose", "margin")
 
 
 class Localization(Section):
-    """The three attention networks, trained in this order; region2 sees region1 erased.
+    """The attention networks, of the hand and of `regions` discriminative regions one by one.
 
-    It is erased from the `images`, on which a network of its own is trained; or from the
-    `features` of region1's network, where its map reaches `erased_from` of its maximum: a second
+    Each of these sees those before it erased, and is looked for outside of them; from the third on
+    they have region2's section.
+    They are erased from the `images`, on which a network of its own is trained; or region1 from
+    the `features` of its network, where its map reaches `erased_from` of its maximum: a second
     classifier learns from the rest, and of region2's section only counts how it is asked.
     With `sex` the networks are told it, so that what is left to read in the image is the age.
     With `warm_start` each backbone begins with what the one before it has learned.
@@ -229,6 +231,7 @@ class Localization(Section):
     hand: Localizer = Localizer(size=129, pool="avg")
     region1: Localizer = Localizer(size=193, pool="max")
     region2: Localizer = Localizer(size=193, pool="max")
+    regions: int = Field(2, ge=2, le=len(DISCRIMINATIVE))
     erasing: Literal["images", "features"] = "images"
     erased_from: Fraction = 0.6
     sex: bool = True
@@ -243,22 +246,36 @@ class Localization(Section):
 
     def localizer(self, region: str) -> Localizer:
         """The section of a region, whose network may be that of another."""
-        own: Localizer = getattr(self, region)
+        own = {"hand": self.hand, "region1": self.region1}.get(region, self.region2)
         if not self.second(region):
             return own
         return self.region1.model_copy(update={name: getattr(own, name) for name in ASKED})
 
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The regions that a run finds, in the order in which their networks train."""
+        return REGIONS[: 1 + self.regions]
+
     def localizers(self) -> tuple[Localizer, ...]:
-        """The sections of all regions, in the order in which their networks train."""
-        return tuple(self.localizer(region) for region in REGIONS)
+        """The sections of all regions, in that order."""
+        return tuple(self.localizer(region) for region in self.found)
 
     def second(self, region: str) -> bool:
         """Whether the second classifier of the network of the region before finds it."""
         return region == "region2" and self.erasing == "features"
 
-    def erases(self, region: str) -> bool:
-        """Whether its network sees images from which the region before is erased."""
-        return region == "region2" and self.erasing == "images"
+    def erased_for(self, region: str) -> tuple[str, ...]:
+        """The regions that are erased from the images which its network sees."""
+        return found_before(region) if self.erasing == "images" else ()
+
+    @model_validator(mode="after")
+    def _features_are_of_two(self) -> Localization:
+        if self.erasing == "features" and self.regions > 2:
+            raise ValueError(
+                f"erasing: features finds two regions with one network; expected regions: 2, got "
+                f"{self.regions}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _backbones_hand_over(self) -> Localization:
@@ -269,6 +286,11 @@ class Localization(Section):
         if self.warm_start and len(backbones) > 1:
             raise ValueError("warm_start hands weights on: give all regions the same backbone")
         return self
+
+
+def found_before(region: str) -> tuple[str, ...]:
+    """The discriminative regions outside of which one is looked for: those found before it."""
+    return REGIONS[1 : REGIONS.index(region)]
 
 
 class Model(Section):
@@ -457,10 +479,22 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _models_see_what_is_found(self) -> Config:
+        plan = self.localization
+        for model in self.training.models:
+            unknown = [name for name in model.regions if name in REGIONS and name not in plan.found]
+            if unknown:
+                raise ValueError(
+                    f"training.models: {model.name} sees {', '.join(unknown)}, but "
+                    f"localization.regions is {plan.regions}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _processes_share_batches(self) -> Config:
         count = self.hardware.devices * self.hardware.num_nodes
         plan = self.localization
-        networks = {f"localization.{name}": plan.localizer(name) for name in REGIONS}
+        networks = {f"localization.{name}": plan.localizer(name) for name in plan.found}
         for name, own in (networks | {"training": self.training}).items():
             size = own.schedule.batch_size
             if count > 1 and (size % count or size < 2 * count):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from boneage.config import REGIONS, Config
+from boneage.config import SECTIONS, Config
 from boneage.errors import UserError
 from boneage.pipeline import open_run
 from boneage.report import wording
@@ -85,12 +85,12 @@ def from_run(config: Config, stages: RunStages, name: str | None = None) -> Trai
                 f"{stage.folder}: not done with the run's present settings; "
                 "run boneage evaluate first"
             )
-    chosen = {region: read_json(stages.regions[region] / "threshold.json") for region in REGIONS}
+    chosen = {region: read_json(own / "threshold.json") for region, own in stages.regions.items()}
     return TrainedModel(
         name=name,
         config=config,
-        thresholds={region: float(chosen[region]["threshold"]) for region in REGIONS},
-        attention={region: stages.attention[region] / "network.safetensors" for region in REGIONS},
+        thresholds={region: float(own["threshold"]) for region, own in chosen.items()},
+        attention={region: own / "network.safetensors" for region, own in stages.attention.items()},
         networks={own: stage / "network.safetensors" for own, stage in models.items()},
         calibration=stages.ages[name] / "calibration.safetensors",
     )
@@ -135,7 +135,8 @@ def _from_folder(folder: Path) -> TrainedModel:
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT}")
         config = _without_downloads(Config.model_validate(about["configuration"]))
-        thresholds = {region: float(about["thresholds"][region]) for region in REGIONS}
+        found = config.localization.found
+        thresholds = {region: float(about["thresholds"][region]) for region in found}
         return _in_folder(folder, str(about["name"]), config, thresholds)
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         reason = str(error).splitlines()[0]
@@ -150,7 +151,7 @@ def _in_folder(
         name=name,
         config=config,
         thresholds=thresholds,
-        attention={region: folder / f"attention-{region}.safetensors" for region in REGIONS},
+        attention={region: folder / f"attention-{region}.safetensors" for region in thresholds},
         networks={
             own.name: folder / f"ages-{own.name}.safetensors" for own in config.members(name)
         },
@@ -162,7 +163,7 @@ def _without_downloads(config: Config) -> Config:
     """The settings of networks whose weights are here: none begins with weights from elsewhere."""
     tree = config.model_dump()
     plan = tree["localization"]
-    for own in (*(plan[region] for region in REGIONS), tree["training"]):
+    for own in (*(plan[region] for region in SECTIONS), tree["training"]):
         own["backbone"] |= {"pretrained": False, "frozen": 0}
     return Config.model_validate(tree)
 

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from boneage.config import Backbone, Config, load_config
+from boneage.config import Backbone, Config, found_before, load_config
 from boneage.errors import UserError
 from boneage.networks.backbones import check_backbone
 from boneage.networks.training import check_hardware
@@ -83,9 +83,10 @@ def run_tasks(config: Config, data: Path, stages: RunStages, console: Console) -
     yield Task("prepare", "prepare", prepared, partial(prepare, config, prepared, data, console))
     for region in stages.found():
         attention, found = stages.attention[region], stages.regions[region]
-        before = stages.regions["region1"] if region == "region2" else None
+        before = [stages.regions[name] for name in found_before(region)]
         if not plan.second(region):
-            erased, begun = before if plan.erases(region) else None, stages.handed_on(region)
+            erased = [stages.regions[name] for name in plan.erased_for(region)]
+            begun = stages.handed_on(region)
             learn = partial(train_attention, config, region, attention, prepared, erased, begun)
             yield Task("localize", f"attention {region}", attention, learn)
         look = partial(find, config, region, found, prepared, attention, before, console)

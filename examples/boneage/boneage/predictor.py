@@ -16,7 +16,7 @@ import torch
 from ldlcam import Regions
 from torch import Tensor
 
-from boneage.config import REGIONS
+from boneage.config import found_before
 from boneage.data.cache import render
 from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
@@ -29,10 +29,10 @@ from boneage.networks.bins import make_bins
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.reading import Calibration, ask
-from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
+from boneage.networks.regions import attend, erase_regions, exclude_regions, find_regions
 from boneage.networks.regressor import mix
 from boneage.networks.storage import load_network
-from boneage.readings import COLUMNS, Box, Reading, table_row
+from boneage.readings import Box, Reading, columns, table_row
 from boneage.stages.read import load_model
 
 _BATCH = 16
@@ -61,10 +61,11 @@ class Predictor:
     def __init__(self, model: TrainedModel):
         config, plan = model.config, model.config.localization
         self.config = config
+        self.columns = columns(plan.found)
         self.thresholds = model.thresholds
         device = pick_device(config.hardware)
         self.localizers: dict[str, LocalizerNetwork] = {}
-        for region in REGIONS:
+        for region in plan.found:
             localizer = LocalizerNetwork(plan.localizer(region), config.bins, plan, region)
             load_network(localizer, model.attention[region])
             self.localizers[region] = localizer.to(device)
@@ -86,7 +87,7 @@ class Predictor:
         return digest.hexdigest()
 
     def rows(self, patients: Iterable[Patient]) -> Iterator[dict[str, str]]:
-        """One row of `COLUMNS` an image, in the given order; a bad image's row says its error."""
+        """One row of `columns` an image, in the given order; a bad image's row says its error."""
         # While the networks read a batch, the films of the next one are read from their files.
         with contextlib.closing(read_ahead(self._open, patients, _BATCH)) as opened:
             while batch := list(islice(opened, _BATCH)):
@@ -108,7 +109,7 @@ class Predictor:
         rows = map(table_row, readings)
         for patient, film in batch:
             told = next(rows) if isinstance(film, Film) else {"error": str(film)}
-            yield dict.fromkeys(COLUMNS, "") | {"path": str(patient.path)} | told
+            yield dict.fromkeys(self.columns, "") | {"path": str(patient.path)} | told
 
     def film(self, patient: Patient) -> Film:
         """An image as the networks see it, of even contrast; the patient's sex is the film's.
@@ -162,8 +163,10 @@ class Predictor:
                 high=ages.high[i].item(),
                 entropy=ages.entropy[i].item(),
                 distribution=None if distributions is None else distributions[i],
-                boxes={name: _in_file(regions[name].boxes[i].tolist(), film) for name in REGIONS},
-                found={name: bool(regions[name].valid[i]) for name in REGIONS},
+                boxes={
+                    name: _in_file(own.boxes[i].tolist(), film) for name, own in regions.items()
+                },
+                found={name: bool(own.valid[i]) for name, own in regions.items()},
                 crops={name: crop[i].numpy() for name, crop in crops.items()},
             )
             for i, film in enumerate(films)
@@ -172,14 +175,14 @@ class Predictor:
     def _localize(self, images: _Images, sex: Tensor) -> dict[str, Regions]:
         plan, shapes = self.config.localization, images.shapes
         regions: dict[str, Regions] = {}
-        for region in REGIONS:
+        for region in plan.found:
             own = plan.localizer(region)
             small = images.whole(own.size)
-            if plan.erases(region):
-                small = erase_region(small, regions["region1"], shapes, images.names)
+            if erased := [regions[name] for name in plan.erased_for(region)]:
+                small = erase_regions(small, erased, shapes, images.names)
             heatmaps = attend(self.localizers[region], small, sex).heatmaps
-            if region == "region2":
-                heatmaps = exclude_region(heatmaps, regions["region1"], shapes)
+            before = [regions[name] for name in found_before(region)]
+            heatmaps = exclude_regions(heatmaps, before, shapes)
             regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
         return regions
 
@@ -190,7 +193,7 @@ class Predictor:
         for name in dict.fromkeys(name for model in self.networks for name in model.regions):
             cuts = images.cut(size, regions[name]) if name in regions else images.whole(size)
             if name == "erased":
-                cuts = erase_region(cuts, regions["region1"], images.shapes, images.names)
+                cuts = erase_regions(cuts, [regions["region1"]], images.shapes, images.names)
             crops[name] = torch.from_numpy(cuts)
         return crops
 

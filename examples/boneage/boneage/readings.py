@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from ldlcam import LabelDistribution
 
-from boneage.config import REGIONS
 from boneage.data.dicom import Film
 
 Box = tuple[float, float, float, float]
 
 FIGURES = ("months", "sd", "p5", "p95", "entropy")
-_BOXES = tuple(f"{region}_{corner}" for region in REGIONS for corner in ("x1", "y1", "x2", "y2"))
-COLUMNS = ("path", "sex", *FIGURES, *_BOXES, "flags", "error")
+_CORNERS = ("x1", "y1", "x2", "y2")
+
+
+def columns(regions: Iterable[str]) -> tuple[str, ...]:
+    """The columns of a table of readings in which those regions were looked for."""
+    boxes = (f"{region}_{corner}" for region in regions for corner in _CORNERS)
+    return ("path", "sex", *FIGURES, *boxes, "flags", "error")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ class Reading:
     @property
     def flags(self) -> tuple[str, ...]:
         """What is to be known of a reading before it is believed."""
-        flags = [f"no-{region}" for region in REGIONS if not self.found[region]]
+        flags = [f"no-{region}" for region, found in self.found.items() if not found]
         if self.film.male is None:
             flags.append("sex-unknown")
         if self.film.mirrored:
@@ -61,13 +65,17 @@ class Reading:
 
 
 def table_row(reading: Reading) -> dict[str, str]:
-    """A reading as cells of `COLUMNS`, all but the path and the error."""
+    """A reading as cells of its `columns`, all but the path and the error."""
     figures = (reading.months, reading.sd, reading.low, reading.high, reading.entropy)
-    corners = (f"{corner:.1f}" for region in REGIONS for corner in reading.boxes[region])
+    corners = {
+        f"{region}_{name}": f"{corner:.1f}"
+        for region, box in reading.boxes.items()
+        for name, corner in zip(_CORNERS, box, strict=True)
+    }
     return {
         "sex": {True: "M", False: "F", None: ""}[reading.film.male],
         **dict(zip(FIGURES, figure_cells(figures), strict=True)),
-        **dict(zip(_BOXES, corners, strict=True)),
+        **corners,
         "flags": " ".join(reading.flags),
     }
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from boneage.predictor import Patient, Predictor
 from boneage.processes import Share
-from boneage.readings import COLUMNS
 from boneage.run_folder import TEXT, atomic_path, writing
 
 # Whole batches, so that how many processes there are changes no rounding.
@@ -56,7 +55,7 @@ def write_predictions(
     paths = [folder / f"{start}.csv" for start in starts]
     if not all(path.exists() for path in paths):
         return None
-    return _join(folder, paths, out)
+    return _join(folder, paths, predictor.columns, out)
 
 
 def _digest(predictor: Predictor, patients: Sequence[Patient]) -> str:
@@ -71,13 +70,13 @@ def _write_shard(
     predictor: Predictor, patients: Sequence[Patient], path: Path, progress: Callable[[int], None]
 ) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", newline="", **TEXT) as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, predictor.columns, lineterminator="\n")
         for row in predictor.rows(patients):
             writer.writerow(row)
             progress(1)
 
 
-def _join(folder: Path, paths: Sequence[Path], out: Path) -> int | None:
+def _join(folder: Path, paths: Sequence[Path], columns: Sequence[str], out: Path) -> int | None:
     """Make one table of all shards, and remove them; only one process comes to it."""
     failed, taken = 0, _joining(folder)
     with writing(out):
@@ -87,7 +86,7 @@ def _join(folder: Path, paths: Sequence[Path], out: Path) -> int | None:
             return None
     try:
         with atomic_path(out) as temporary, open(temporary, "w", newline="", **TEXT) as file:
-            csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+            csv.writer(file, lineterminator="\n").writerow(columns)
             for path in paths:
                 with open(taken / path.name, newline="", **TEXT) as shard:
                     for row in csv.reader(shard):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boneage.config import REGIONS, SCALAR_LOSSES, TRUTH, Config, Model, load_config
+from boneage.config import SCALAR_LOSSES, TRUTH, Config, Model, load_config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.networks.bins import make_bins
@@ -98,7 +98,7 @@ def make_run(
             whole_path(stages.prepared, size),
             rng.integers(0, 256, (count, size, size), dtype=np.uint8),
         )
-    for at, region in enumerate(REGIONS):
+    for at, region in enumerate(config.localization.found):
         write_region(config, region, stages, samples, rng, boxed=boxed, missing=at)
     for at, model in enumerate(models):
         write_model(config, model, stages, samples, rng, spread=30 / (at + 1))
@@ -114,7 +114,8 @@ def make_run(
 
 
 def sizes(config: Config) -> dict[str, int]:
-    return {region: getattr(config.localization, region).size for region in REGIONS}
+    plan = config.localization
+    return {region: plan.localizer(region).size for region in plan.found}
 
 
 def boxes_of(name: str, parts: np.ndarray) -> np.ndarray:

@@ -29,12 +29,14 @@ from ldlcam import crop_and_resize
 from PIL import Image
 
 from boneage.app.show import plot_distribution, show_about, show_reading, years_and_months
-from boneage.config import REGIONS
+from boneage.config import Localization
 from boneage.data.contrast import even_contrast
 from boneage.model_folder import open_model
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.predictor import Patient, Predictor
 from boneage.report.drawing import Ink
+
+FOUND = Localization().found
 
 HERE, THERE = SimpleNamespace(session_hash="here"), SimpleNamespace(session_hash="there")
 COMMAND = (sys.executable, "-c", "from boneage.cli import main; main()", "app")
@@ -125,7 +127,7 @@ def test_an_upload_is_shown_as_predict_reads_it(
     assert "The sex is not known" in words
     assert "was not found" not in words
     assert "right hand" not in words
-    assert list(_boxes(shown)) == list(REGIONS)
+    assert list(_boxes(shown)) == list(FOUND)
     for region, corners in _boxes(shown).items():
         known = [float(row[f"{region}_{corner}"]) for corner in ("x1", "y1", "x2", "y2")]
         assert corners == pytest.approx(known, abs=0.11)
@@ -138,9 +140,9 @@ def test_the_pictures_are_what_the_networks_saw(
     image = even_contrast(_pixels(upload) / np.float32(255), predictor.config.contrast)
     radiograph, crops = _pictures(reader.upload(str(upload), "Male", HERE)[1])
     np.testing.assert_allclose(radiograph, image * 255, atol=0.51)
-    assert len(crops) == len(REGIONS)
+    assert len(crops) == len(FOUND)
     size = (predictor.config.training.size,) * 2
-    for region, crop in zip(REGIONS, crops, strict=True):
+    for region, crop in zip(FOUND, crops, strict=True):
         box = [float(row[f"{region}_{corner}"]) for corner in ("x1", "y1", "x2", "y2")]
         expected = crop_and_resize(torch.from_numpy(image)[None, None], torch.tensor([box]), size)
         # The table's corners are rounded to a tenth of a pixel.
@@ -181,7 +183,7 @@ def test_a_right_hand_is_shown_as_it_lies_in_its_file(
     evened = even_contrast(right / np.float32(255), predictor.config.contrast)
     np.testing.assert_allclose(radiograph, evened * 255, atol=0.51)
     width = right.shape[1]
-    assert list(_boxes(shown)) == list(REGIONS)
+    assert list(_boxes(shown)) == list(FOUND)
     for region, (left, _, right_end, _) in _boxes(shown).items():
         x1, x2 = (float(row[f"{region}_{corner}"]) for corner in ("x1", "x2"))
         assert (left, right_end) == pytest.approx((width - x2, width - x1), abs=0.11)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from boneage.config import REGIONS, Augmentation, Config, Schedule, load_config, presets
+from boneage.config import Augmentation, Config, Localization, Schedule, load_config, presets
 from boneage.errors import UserError
 
 
@@ -34,14 +34,14 @@ def test_overrides_change_what_they_name() -> None:
 
 
 @pytest.mark.parametrize("name", presets())
-@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("region", Localization().found)
 def test_an_override_leaves_sections_alone_that_share_its_anchor(name: str, region: str) -> None:
     before = load_config(name)
     setting = "schedule={epochs: [9], learning_rate: [0.5]}"
     after = load_config(
         name, [f"localization.{region}.size=777", f"localization.{region}.{setting}"]
     )
-    for other in REGIONS:
+    for other in before.localization.found:
         own = getattr(after.localization, other)
         if other == region:
             assert own.size == 777
@@ -75,6 +75,16 @@ def test_later_overrides_win_and_sections_are_made() -> None:
         ("training.models=[{name: a, regions: [hand]}, {name: a, regions: [hand]}]", "different"),
         ("training.models=[{name: a, regions: []}]", "regions"),
         ("training.models=[{name: a, regions: [foot]}]", "regions"),
+        (
+            "training.models=[{name: a, regions: [region3]}]",
+            "models: a sees region3, but localization.regions is 2",
+        ),
+        ("localization.regions=1", "localization.regions: .*greater than or equal to 2"),
+        ("localization.regions=5", "localization.regions: .*less than or equal to 4"),
+        (
+            "localization={regions: 3, erasing: features}",
+            "erasing: features finds two regions .* expected regions: 2, got 3",
+        ),
         ("bins={first: 240, last: 1}", "bins: last is one or more whole steps above first"),
         ("bins.step=7", "bins: last is one or more whole steps above first"),
         ("bins.step=0", "bins.step: .*greater than 0"),

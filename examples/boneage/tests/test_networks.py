@@ -26,7 +26,7 @@ from boneage.networks import backbones
 from boneage.networks.backbones import FeatureNetwork, check_backbone
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.reading import AgePrediction, Calibration, ask
-from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
+from boneage.networks.regions import attend, erase_regions, exclude_regions, find_regions
 from boneage.networks.regressor import AgeNetwork, tell
 from boneage.networks.storage import load_backbone, load_network, save_network
 from boneage.networks.training import LocalizerTask
@@ -363,16 +363,28 @@ def test_erasing_fills_the_box_with_one_grey_that_the_id_decides() -> None:
     boxes = torch.tensor([[10.0, 20.0, 50.0, 60.0], [0.0, 0.0, 64.0, 64.0], [0.0, 0.0, 8.0, 8.0]])
     regions = Regions(boxes, torch.tensor([True, False, True]))
     shapes = torch.full((3, 2), 64)
-    erased = erase_region(images, regions, shapes, ["7", "8", "9"])
+    erased = erase_regions(images, [regions], shapes, ["7", "8", "9"])
     inside = np.zeros((32, 32), dtype=bool)
     inside[10:30, 5:25] = True
     assert len(np.unique(erased[0][inside])) == 1
     np.testing.assert_array_equal(erased[0][~inside], images[0][~inside])
     np.testing.assert_array_equal(erased[1], images[1])
-    again = erase_region(
-        images[[2, 0]], Regions(boxes[[2, 0]], regions.valid[[2, 0]]), shapes[:2], ["9", "7"]
-    )
+    turned = Regions(boxes[[2, 0]], regions.valid[[2, 0]])
+    again = erase_regions(images[[2, 0]], [turned], shapes[:2], ["9", "7"])
     np.testing.assert_array_equal(again, erased[[2, 0]])
+
+
+def test_all_regions_of_an_image_are_erased_in_its_one_grey() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
+    boxes = ((0.0, 0.0, 8.0, 8.0), (20.0, 10.0, 32.0, 16.0))
+    found = [Regions(torch.tensor([box]), torch.tensor([True])) for box in boxes]
+    shapes = torch.tensor([[32, 32]])
+    both = erase_regions(image, found, shapes, ["7"])
+    inside = np.zeros((32, 32), dtype=bool)
+    inside[:8, :8] = inside[10:16, 20:] = True
+    assert len(np.unique(both[0][inside])) == 1
+    np.testing.assert_array_equal(both[0][~inside], image[0][~inside])
+    np.testing.assert_array_equal(erase_regions(image, [], shapes, ["7"]), image)
 
 
 def test_a_found_region_does_not_count_in_the_next_map() -> None:
@@ -381,9 +393,14 @@ def test_a_found_region_does_not_count_in_the_next_map() -> None:
         torch.tensor([[0.0, 0.0, 50.0, 100.0], [0.0, 0.0, 100.0, 100.0]]),
         torch.tensor([True, False]),
     )
-    maps = exclude_region(heatmaps, found, torch.full((2, 2), 100))
+    shapes = torch.full((2, 2), 100)
+    maps = exclude_regions(heatmaps, [found], shapes)
     assert maps[0].tolist() == [[0, 0, 1, 1]] * 4
     assert torch.equal(maps[1], heatmaps[1])
+    other = Regions(torch.tensor([[0.0, 0.0, 100.0, 50.0]] * 2), torch.tensor([True, True]))
+    both = exclude_regions(heatmaps, [found, other], shapes)
+    assert both[0].tolist() == [[0, 0, 0, 0]] * 2 + [[0, 0, 1, 1]] * 2
+    assert both[1].tolist() == [[0, 0, 0, 0]] * 2 + [[1, 1, 1, 1]] * 2
 
 
 def _ages(loss: str, size: int = 64, **options: object) -> AgeNetwork:

@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from boneage.cli import app
-from boneage.config import REGIONS, Config, Region, load_config
+from boneage.config import Config, Localization, Region, load_config
 from boneage.data import contrast as numpy_contrast
 from boneage.data.images import image_name, read_film
 from boneage.errors import UserError
@@ -37,6 +37,8 @@ from boneage.onnx.graph import PredictorGraph
 from boneage.phantom import PhantomConfig, generate
 from boneage.pipeline import run
 from boneage.predictor import Patient, Predictor
+
+FOUND = Localization().found
 
 README = Path(__file__).parents[1] / "README.md"
 SEXES = (True, False, None)
@@ -165,13 +167,13 @@ def test_the_file_says_what_is_read_of_image_files(
         (row,) = ensemble.predictor.rows([Patient(path, male)])
         said = ensemble.session.answer(image_name(path), read_film(path).pixels, male)
         corners = [
-            float(row[f"{region}_{c}"]) for region in REGIONS for c in ("x1", "y1", "x2", "y2")
+            float(row[f"{region}_{c}"]) for region in FOUND for c in ("x1", "y1", "x2", "y2")
         ]
         np.testing.assert_allclose(said["boxes"].ravel(), corners, atol=0.06)
         figures = [float(row[column]) for column in ("months", "p5", "p95")]
         told = [said["months"], *said["interval"]]
         np.testing.assert_allclose(told, figures, rtol=1e-4, atol=0.02)
-        found = [f"no-{region}" not in row["flags"] for region in REGIONS]
+        found = [f"no-{region}" not in row["flags"] for region in FOUND]
         assert said["valid"].tolist() == found
 
 
@@ -180,7 +182,7 @@ def test_what_the_file_tells_of_itself(ensemble: Exported, single_ages: Exported
     about = session.runtime.get_modelmeta().custom_metadata_map
     assert "Not for clinical use" in about["about"]
     assert about["model"] == "E"
-    assert json.loads(about["regions"]) == list(REGIONS)
+    assert json.loads(about["regions"]) == list(FOUND)
     assert json.loads(about["thresholds"]) == ensemble.predictor.thresholds
     assert {"boneage", "ldlcam", "torch", "onnx"} <= json.loads(about["versions"]).keys()
     bins = json.loads(about["bins"])
@@ -341,8 +343,8 @@ def _untrained(config: Config, folder: Path) -> TrainedModel:
     """A model whose heads are random, not 0 as those of untrained networks."""
     torch.manual_seed(0)
     attention, networks = {}, {}
-    for region in REGIONS:
-        plan = config.localization
+    plan = config.localization
+    for region in plan.found:
         localizer = LocalizerNetwork(plan.localizer(region), config.bins, plan, region)
         for layer in (localizer.head, localizer.sex):
             if layer is not None:
@@ -359,7 +361,7 @@ def _untrained(config: Config, folder: Path) -> TrainedModel:
     save_network(
         calibration.fit(torch.randn(40, 240), 120 + torch.randn(40)), folder / "c.safetensors"
     )
-    thresholds = dict.fromkeys(REGIONS, 0.5)
+    thresholds = dict.fromkeys(plan.found, 0.5)
     return TrainedModel("M", config, thresholds, attention, networks, folder / "c.safetensors")
 
 
@@ -371,7 +373,10 @@ def _untrained(config: Config, folder: Path) -> TrainedModel:
         ["contrast=none", "localization.region1.margin=0.2", "reading.rotations=[-10, 170]"],
         ["localization.erasing=features", "localization.region1.heatmap=evidence"],
         ["table.covariates=[height, weight]", "training.sex=false", "reading.mirror=true"],
-        [f"training.models=[{{name: M, regions: {list(get_args(Region))}, fusion: streams}}]"],
+        [
+            "localization.regions=4",
+            f"training.models=[{{name: M, regions: {list(get_args(Region))}, fusion: streams}}]",
+        ],
     ],
 )
 def test_any_configuration_is_read_alike(changes: list[str], tmp_path: Path) -> None:

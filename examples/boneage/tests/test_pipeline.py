@@ -26,7 +26,7 @@ from boneage.networks import devices
 from boneage.networks.training import AgeTask, LocalizerTask
 from boneage.pipeline import open_run, run
 from boneage.predictor import Patient, Predictor, collect
-from boneage.readings import COLUMNS
+from boneage.readings import columns
 from boneage.run_folder import read_json
 from boneage.shards import write_predictions
 from boneage.stages import localize
@@ -217,17 +217,23 @@ def test_reading_otherwise_trains_nothing_and_predicts_what_it_evaluates(copied:
         open_model(copied, "neither")
 
 
-@pytest.mark.parametrize("erasing", ["images", "features"])
-def test_predict_erases_region_1_as_the_run_did(erasing: str, tmp_path: Path) -> None:
-    models = "training.models=[{name: R1+E, regions: [region1, erased]}]"
-    if erasing == "features":
-        seen = "[region2, hand, erased, whole]"
-        models = f"training.models=[{{name: R1+E, regions: {seen}, fusion: streams}}]"
-    config = load_config("smoke", [models, f"localization.erasing={erasing}"])
+@pytest.mark.parametrize(
+    ("change", "seen", "said"),
+    [
+        ("erasing=images", "[region1, erased]", "The image of Region 2 has Region 1 erased"),
+        (
+            "erasing=features",
+            "[region2, hand, erased, whole]",
+            "a second classifier reads the features",
+        ),
+        ("regions=3", "[region3, region2, erased]", "each later region has those before it erased"),
+    ],
+)
+def test_predict_erases_as_the_run_did(change: str, seen: str, said: str, tmp_path: Path) -> None:
+    models = f"training.models=[{{name: R1+E, regions: {seen}, fusion: streams}}]"
+    config = load_config("smoke", [models, f"localization.{change}"])
     run(config, tmp_path / "run", QUIET)
-    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert ("The image of Region 2 has Region 1 erased" in report) == (erasing == "images")
-    assert ("a second classifier reads the features" in report) == (erasing == "features")
+    assert said in " ".join((tmp_path / "run" / "report.html").read_text(encoding="utf-8").split())
     predictor = Predictor(open_model(tmp_path / "run"))
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:
         known = {row["id"]: row for row in csv.DictReader(file)}
@@ -236,6 +242,7 @@ def test_predict_erases_region_1_as_the_run_did(erasing: str, tmp_path: Path) ->
     for row in predictor.rows(patients):
         evaluated = known[Path(row["path"]).stem]
         assert float(row["months"]) == pytest.approx(float(evaluated["R1+E months"]), abs=0.05)
+        assert tuple(row) == columns(config.localization.found)
 
 
 def test_predict_of_a_dicom_file_is_that_of_the_picture(finished: Path, tmp_path: Path) -> None:
@@ -326,7 +333,7 @@ def test_predict_makes_rows_of_bad_images(finished: Path, tmp_path: Path) -> Non
     with open(out, newline="") as file:
         rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
     assert failed == 2
-    assert tuple(next(iter(rows.values()))) == COLUMNS
+    assert tuple(next(iter(rows.values()))) == columns(("hand", "region1", "region2"))
     assert rows["good.png"]["months"]
     assert "sex-unknown" in rows["good.png"]["flags"]
     assert not rows["good.png"]["error"]
@@ -363,9 +370,8 @@ def test_erased_images_are_the_same_however_many_at_a_time(
     known = np.load(attention / "erased.npy")
     (attention / "erased.npy").unlink()
     monkeypatch.setattr(localize, "_AT_A_TIME", 7)
-    again = localize.attention_input(
-        config.localization.region2, samples, attention, stages.prepared, stages.regions["region1"]
-    )
+    own, before = config.localization.region2, [stages.regions["region1"]]
+    again = localize.attention_input(own, samples, attention, stages.prepared, before)
     np.testing.assert_array_equal(again, known)
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from boneage.config import load_config, presets
-from boneage.stages.plan import plan_stages
+from boneage.stages.plan import in_folder, plan_keyed, plan_stages
 
 TWO_EPOCHS = "schedule={epochs: [2], learning_rate: [1.0e-3]}"
 HAND = {"attention-hand", "regions-hand"}
@@ -73,6 +73,28 @@ def test_one_network_finds_both_regions_when_features_are_erased(tmp_path: Path)
         crops = CROPPED if again or "margin" in change else set()
         region2 = {"regions-region2"} if crops else set()
         assert changed == again | region2 | crops, change
+
+
+def test_later_regions_see_all_before_them_erased(tmp_path: Path) -> None:
+    cold, more = "localization.warm_start=false", "localization.regions=4"
+    two, before = _keys(tmp_path, cold), _keys(tmp_path, cold, more)
+    assert {name for name in two if two[name] != before[name]} == {"crop"}
+    third, fourth = ({f"attention-region{k}", f"regions-region{k}"} for k in (3, 4))
+    assert set(before) - set(two) == third | fourth
+    for change, again in (
+        (f"localization.region1.{TWO_EPOCHS}", REGION1 | REGION2),
+        (f"localization.region2.{TWO_EPOCHS}", REGION2),
+        ("localization.region2.margin=0.1", {"regions-region2"}),
+    ):
+        after = _keys(tmp_path, cold, more, change)
+        changed = {name for name in before if before[name] != after[name]}
+        assert changed - CROPPED == again | third | fourth, change
+
+
+def test_a_region_alone_needs_those_before_it(tmp_path: Path) -> None:
+    config = load_config("smoke", ["localization.regions=4", "localization.warm_start=false"])
+    stages = plan_keyed(config, in_folder(tmp_path), "", ("region3",))
+    assert stages.found() == ("region1", "region2", "region3")
 
 
 def test_another_fusion_trains_that_network_again(tmp_path: Path) -> None:

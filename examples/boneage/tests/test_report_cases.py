@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from report_run import Run
 
-from boneage.config import REGIONS
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.report import cases, figures, tables, wording
@@ -29,7 +28,7 @@ def test_sweep_has_every_threshold_once(whole_run: Run) -> None:
 def test_model_without_distribution_has_no_spread(whole_run: Run) -> None:
     assert whole_run.metrics["ages"]["models"]["O-L1"]["coverage90"] is None
     samples = Samples.load(whole_run.stages.prepared.folder)
-    found = {region: Found.load(whole_run.stages.regions[region]) for region in REGIONS}
+    found = {name: Found.load(stage) for name, stage in whole_run.stages.regions.items()}
     rows = samples.rows(splits.TEST)[:2]
     for case in cases.gather(rows, whole_run.config, samples, whole_run.stages, found):
         bands = {reading.model: reading.band for reading in case.readings}
@@ -64,7 +63,7 @@ def test_worst_and_best(whole_run: Run) -> None:
 
 def test_centres_are_placed_in_the_hand(whole_run: Run) -> None:
     samples = Samples.load(whole_run.stages.prepared.folder)
-    found = {region: Found.load(whole_run.stages.regions[region]) for region in REGIONS}
+    found = {name: Found.load(stage) for name, stage in whole_run.stages.regions.items()}
     placement = place(samples, found)
     assert placement is not None
     assert placement.count == 6
@@ -90,5 +89,5 @@ def test_regions_never_found_and_boxes_of_one_centre(whole_run: Run) -> None:
 
 def test_no_boxes_place_nothing(plain_run: Run) -> None:
     samples = Samples.load(plain_run.stages.prepared.folder)
-    found = {region: Found.load(plain_run.stages.regions[region]) for region in REGIONS}
+    found = {name: Found.load(stage) for name, stage in plain_run.stages.regions.items()}
     assert place(samples, found) is None

@@ -17,7 +17,7 @@ from boneage import shards
 from boneage.errors import UserError
 from boneage.predictor import Patient
 from boneage.processes import Share, launched_share
-from boneage.readings import COLUMNS
+from boneage.readings import columns
 from boneage.shards import write_predictions
 
 
@@ -28,6 +28,7 @@ class Reader:
         self.fingerprint = fingerprint
         self.stop_at = stop_at
         self.read: list[str] = []
+        self.columns = columns(["hand"])
 
     def rows(self, patients: Sequence[Patient]) -> Iterator[dict[str, str]]:
         for patient in patients:
@@ -36,7 +37,7 @@ class Reader:
                 raise KeyboardInterrupt
             self.read.append(name)
             bad = {"error": 'no "image", none'} if name.endswith("7") else {}
-            yield dict.fromkeys(COLUMNS, "") | {"path": name, **bad}
+            yield dict.fromkeys(self.columns, "") | {"path": name, **bad}
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,7 @@ def show_reading(reading: Reading, *, sex_chosen: bool) -> str:
         width=width,
         height=height,
         regions=_found(reading),
-        missing=[FOUND[region] for region in REGIONS if not reading.found[region]],
+        missing=[FOUND[region] for region, found in reading.found.items() if not found],
         crops=[(key, _CROPS[key], grey_picture(crop)) for key, crop in reading.crops.items()],
         size=len(next(iter(reading.crops.values()))),
     )
@@ -123,8 +123,8 @@ def _radiograph(reading: Reading) -> str:
 
 def _found(reading: Reading) -> list[_Region]:
     regions = []
-    for region in REGIONS:
-        if reading.found[region]:
+    for region, found in reading.found.items():
+        if found:
             x1, y1, x2, y2 = (round(corner, 1) for corner in reading.boxes[region])
             regions.append(_Region(region, FOUND[region], x1, y1, x2 - x1, y2 - y1))
     return regions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,10 @@ from boneage.data.images import read_radiograph
 from boneage.data.samples import Samples
 from boneage.errors import UserError
 from boneage.experiments.page import heading
-from boneage.networks.regions import erase_region
+from boneage.networks.regions import erase_regions
 from boneage.pipeline import do_task, run_tasks
 from boneage.report.cases import evenly_by_age
+from boneage.report.drawing import LIGHT
 from boneage.report.wording import ANNOTATED, FOUND
 from boneage.run_folder import read_array, read_json
 from boneage.stages.evaluate import provenance
@@ -93,8 +93,8 @@ def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, 
     plan = config.localization.model_copy(update={"thresholds": thresholds})
     swept = config.model_copy(update={"localization": plan})
     pairs, told = [], set()
-    for way, region in itertools.product(ways, REGIONS):
-        stage = ways[way].regions[region]
+    found = ((way, *one) for way, stages in ways.items() for one in stages.regions.items())
+    for way, region, stage in found:
         if stage.folder in told:
             continue
         told.add(stage.folder)
@@ -173,7 +173,7 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 3.6), layout="constrained", dpi=150)
-    colours = {"hand": "#0072b2", "region1": "#c65200", "region2": "#9b3f83"}
+    colours = dict(zip(REGIONS, LIGHT.regions, strict=True))
     for place, (score, label) in enumerate((("mean_iou", "mean IoU"), ("ap50", "AP50"))):
         axes = figure.add_subplot(1, 2, place + 1)
         for pair in results["pairs"]:
@@ -209,7 +209,7 @@ def pictured_rows(stages: RunStages, count: int) -> np.ndarray:
 
 
 def draw_regions(config: Config, data: Path, stages: RunStages, rows: np.ndarray) -> Figure:
-    """Images with their heat maps, boxes and crops, and as Region 2's network saw them."""
+    """Images with their heat maps, boxes and crops, and as the later regions' networks saw them."""
     samples = Samples.load(stages.prepared.folder)
     shapes = torch.from_numpy(samples.shapes[rows])
     radiographs = [
@@ -219,16 +219,16 @@ def draw_regions(config: Config, data: Path, stages: RunStages, rows: np.ndarray
     whole = torch.zeros(len(rows), 4)
     images = crop_and_resize([image[None] for image in radiographs], whole, _FRAME)
     heatmaps, boxes = {}, {}
-    for region in REGIONS:
-        stage = stages.regions[region]
+    for region, stage in stages.regions.items():
         heatmaps[FOUND[region]] = torch.from_numpy(read_array(stage / "heatmaps.npy")[rows])
         own = torch.from_numpy(Found.load(stage).boxes[rows])
         boxes[FOUND[region]] = scale_boxes(own, shapes, _FRAME).float()
-    if not config.localization.erases("region2"):
-        return plot_regions(images, heatmaps, boxes, size=1.3)
     small = (images[:, 0] * 255).round().to(torch.uint8).numpy()
     ids = [samples.ids[row] for row in rows]
-    first = Found.load(stages.regions["region1"])
-    found = Found(first.boxes[rows], first.valid[rows]).regions()
-    erased = to_float(torch.from_numpy(erase_region(small, found, shapes, ids)))[:, None]
-    return plot_regions(images, heatmaps, boxes, seen={FOUND["region2"]: erased}, size=1.3)
+    seen = {}
+    for region in stages.regions:
+        if before := config.localization.erased_for(region):
+            found = [Found.load(stages.regions[name]).of(rows) for name in before]
+            erased = erase_regions(small, found, shapes, ids)
+            seen[FOUND[region]] = to_float(torch.from_numpy(erased))[:, None]
+    return plot_regions(images, heatmaps, boxes, seen=seen, size=1.3)

@@ -92,13 +92,13 @@ class Network:
         return list(floors(self.config, falls_on).values())[-1]
 
 
-def _regions(row: Row) -> tuple[str, ...]:
+def _regions(row: Row) -> tuple[str, ...] | None:
     """The regions to be found for a row: its own if it sees but one, and else all.
 
     So other thresholds of one region need no other networks that find the others.
     """
     seen = {name for regions in (row.regions, *row.others) for name in regions}
-    return tuple(name for name in REGIONS if name in seen) if len(seen) == 1 else REGIONS
+    return tuple(seen & set(REGIONS)) if len(seen) == 1 else None
 
 
 def _line(months: np.ndarray) -> str:

@@ -16,11 +16,15 @@ _LETTERS: dict[Region, str] = {
     "hand": "H",
     "region1": "R1",
     "region2": "R2",
+    "region3": "R3",
+    "region4": "R4",
     "erased": "E",
 }
 _REGIONS = {letter: region for region, letter in _LETTERS.items()}
 # Region 2 by erasing features, from the training that finds Region 1.
-ONE_NETWORK = {"localization.erasing": "features"}
+ONE_NETWORK = {"localization.erasing": "features", "localization.regions": 2}
+# One more region than the paper's, with the first two erased.
+THREE_REGIONS = {"localization.erasing": "images", "localization.regions": 3}
 _LOSSES: dict[Loss, str] = {"l1": "L1", "ldl": "expectation loss"}
 
 
@@ -191,6 +195,9 @@ def _past_the_paper() -> Iterator[Row]:
         for letters in ("H+R1+R2", "O+H+R1+R2"):
             label = f"{letters} as streams"
             yield Row(label, None, _seen(letters), loss, streams=True, series=series)
+        more = "H+R1+R2+R3"
+        label = f"{more} as streams"
+        yield Row(label, None, _seen(more), loss, THREE_REGIONS, streams=True, series=series)
         label = "H+R1+R2, both from one network"
         yield Row(label, None, best, loss, ONE_NETWORK, series=series)
 

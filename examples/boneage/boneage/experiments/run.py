@@ -19,7 +19,7 @@ from boneage.experiments.figure import draw_table
 from boneage.experiments.networks import Network, beside_others
 from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.results import Figures, summarize
-from boneage.experiments.rows import EXPERIMENTS, ONE_NETWORK, Row
+from boneage.experiments.rows import EXPERIMENTS, ONE_NETWORK, THREE_REGIONS, Row
 from boneage.networks.backbones import MissingWeights
 from boneage.pipeline import open_folder, write_config
 from boneage.run_folder import atomic_path, write_json
@@ -66,10 +66,6 @@ class Paper:
         """The stages of the configuration as it is, its regions found."""
         return self._find(self.config)
 
-    def _found_by_one_network(self) -> RunStages:
-        """The same, but for Region 2, which is found by erasing features of Region 1's network."""
-        return self._find(self.config.changed(ONE_NETWORK))
-
     def _find(self, config: Config) -> RunStages:
         stages = plan_keyed(config, beside_others(self.folder), self.data_key)
         localization.localize(config, self.data, stages, self.console)
@@ -78,7 +74,8 @@ class Paper:
     def table(self, number: int) -> None:
         """Make Table I to V: its JSON, page and figure, and of networks a CSV file."""
         if number == 1:
-            found = {"": self.found, localization.ERASED_FEATURES: self._found_by_one_network()}
+            ways = {"": THREE_REGIONS, localization.ERASED_FEATURES: ONE_NETWORK}
+            found = {way: self._find(self.config.changed(own)) for way, own in ways.items()}
             results = localization.threshold_table(self.config, found)
             self._write(results, localization.threshold_page, localization.draw_thresholds)
         else:

@@ -63,22 +63,24 @@ def find_regions(
     return Regions(fill_boxes(boxes * valid[:, None], shapes), valid)
 
 
-def exclude_region(heatmaps: Tensor, found: Regions, shapes: Tensor) -> Tensor:
-    """Heat maps (N, h, w) that are 0 in the cells whose centres lie in a region found before.
+def exclude_regions(heatmaps: Tensor, found: Sequence[Regions], shapes: Tensor) -> Tensor:
+    """Heat maps (N, h, w) that are 0 in the cells whose centres lie in regions found before.
 
     Erasing a region hides what it showed but leaves a patch, and where that lies and how large it
     is can tell the age too. The next region is to be another place, so the map does not count
     there.
     """
     frame = (heatmaps.shape[1], heatmaps.shape[2])
-    boxes = _boxes_to_erase(found, shapes, frame)
-    return erase_boxes(heatmaps[:, None], boxes.to(heatmaps), fill=0.0)[:, 0]
+    for regions in found:
+        boxes = _boxes_to_erase(regions, shapes, frame).to(heatmaps)
+        heatmaps = erase_boxes(heatmaps[:, None], boxes, fill=0.0)[:, 0]
+    return heatmaps
 
 
-def erase_region(
-    images: np.ndarray, regions: Regions, shapes: Tensor, ids: Sequence[str]
+def erase_regions(
+    images: np.ndarray, found: Sequence[Regions], shapes: Tensor, ids: Sequence[str]
 ) -> np.ndarray:
-    """Small whole images (N, S, S) uint8 with one region each filled by one random grey.
+    """Small whole images (N, S, S) uint8 with some regions of each filled by one random grey.
 
     The grey depends on the image's id alone. Where no region was found nothing is erased.
     """
@@ -87,15 +89,17 @@ def erase_region(
     for i in range(0, len(images), _BATCH):
         part = slice(i, i + _BATCH)
         pixels = torch.from_numpy(np.array(images[part]))[:, None]
-        found = Regions(*(column[part] for column in regions))
-        erased[part] = erase_found(pixels, found, shapes[part], seeds[part])[:, 0].numpy()
+        own = [Regions(*(column[part] for column in regions)) for regions in found]
+        erased[part] = erase_found(pixels, own, shapes[part], seeds[part])[:, 0].numpy()
     return erased
 
 
-def erase_found(pixels: Tensor, found: Regions, shapes: Tensor, seeds: Tensor) -> Tensor:
-    """Small whole images (N, 1, S, S) uint8 with a region each filled by the grey of its seed."""
-    boxes = _boxes_to_erase(found, shapes, (pixels.shape[2], pixels.shape[3]))
-    filled = erase_boxes(to_float(pixels), boxes, fill="random", seeds=seeds)
+def erase_found(pixels: Tensor, found: Sequence[Regions], shapes: Tensor, seeds: Tensor) -> Tensor:
+    """Small whole images (N, 1, S, S) uint8 with regions filled by the grey of each one's seed."""
+    filled = to_float(pixels)
+    for regions in found:
+        boxes = _boxes_to_erase(regions, shapes, (pixels.shape[2], pixels.shape[3]))
+        filled = erase_boxes(filled, boxes, fill="random", seeds=seeds)
     return (filled * 255).round().to(torch.uint8)
 
 

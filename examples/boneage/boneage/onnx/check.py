@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from ldlcam import Bins
 
-from boneage.config import REGIONS
 from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
 from boneage.errors import UserError
@@ -72,8 +71,8 @@ def answer(
     said = {
         "months": np.array(reading.months),
         "interval": np.array([reading.low, reading.high]),
-        "boxes": np.array([reading.boxes[region] for region in REGIONS]),
-        "valid": np.array([reading.found[region] for region in REGIONS]),
+        "boxes": np.array(list(reading.boxes.values())),
+        "valid": np.array(list(reading.found.values())),
     }
     if reading.distribution is not None:
         said["probabilities"] = reading.distribution.probs.numpy()

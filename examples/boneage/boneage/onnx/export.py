@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.export import Dim
 
-from boneage.config import REGIONS, Hardware
+from boneage.config import Hardware
 from boneage.extras import check_extra
 from boneage.model_folder import TrainedModel, open_model
 from boneage.onnx.check import compare
@@ -144,7 +144,7 @@ def _describe(written: ModelProto, graph: PredictorGraph, model: TrainedModel) -
             "count": len(bins),
             "unit": bins.unit,
         },
-        "regions": REGIONS,
+        "regions": model.config.localization.found,
         "thresholds": model.thresholds,
         "contrast": model.config.contrast,
         "covariates": graph.covariates,

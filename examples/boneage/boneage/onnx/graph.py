@@ -9,12 +9,12 @@ import torch
 from ldlcam import Regions
 from torch import Tensor, nn
 
-from boneage.config import REGIONS, SCALAR_LOSSES, Model
+from boneage.config import SCALAR_LOSSES, Model, found_before
 from boneage.data.batches import to_float
 from boneage.data.cache import cut
 from boneage.networks.localizer import LocalizerNetwork
 from boneage.networks.reading import Calibration, ask
-from boneage.networks.regions import erase_found, exclude_region, find_regions
+from boneage.networks.regions import erase_found, exclude_regions, find_regions
 from boneage.networks.regressor import AgeNetwork, mix
 from boneage.onnx.contrast import even_contrast
 from boneage.predictor import Predictor
@@ -79,8 +79,8 @@ class PredictorGraph(nn.Module):
         said = (
             ages.months[0],
             torch.cat([ages.low, ages.high]),
-            torch.cat([regions[region].boxes for region in REGIONS]),
-            torch.cat([regions[region].valid for region in REGIONS]),
+            torch.cat([own.boxes for own in regions.values()]),
+            torch.cat([own.valid for own in regions.values()]),
         )
         if "probabilities" not in self.outputs:
             return said
@@ -89,15 +89,15 @@ class PredictorGraph(nn.Module):
     def _localize(self, pixels: Tensor, sex: Tensor, seeds: Tensor) -> dict[str, Regions]:
         plan, shapes = self.config.localization, _shapes(pixels)
         regions: dict[str, Regions] = {}
-        for region in REGIONS:
+        for region in plan.found:
             own = plan.localizer(region)
             small = cut(pixels, _whole(pixels), own.size)
-            if plan.erases(region):
-                small = erase_found(small, regions["region1"], shapes, seeds)
+            if erased := [regions[name] for name in plan.erased_for(region)]:
+                small = erase_found(small, erased, shapes, seeds)
             network = cast(LocalizerNetwork, self.localizers[region])
             heatmaps = network.attend(to_float(small), sex).heatmaps
-            if region == "region2":
-                heatmaps = exclude_region(heatmaps, regions["region1"], shapes)
+            before = [regions[name] for name in found_before(region)]
+            heatmaps = exclude_regions(heatmaps, before, shapes)
             regions[region] = find_regions(heatmaps, shapes, own, plan, self.thresholds[region])
         return regions
 
@@ -109,7 +109,7 @@ class PredictorGraph(nn.Module):
             box = regions[name].boxes if name in regions else _whole(pixels)
             crop = cut(pixels, box, self.config.training.size)
             if name == "erased":
-                crop = erase_found(crop, regions["region1"], _shapes(pixels), seeds)
+                crop = erase_found(crop, [regions["region1"]], _shapes(pixels), seeds)
             crops.append(crop)
         return torch.cat(crops, 1)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from ldlcam import Regions, normalize_heatmaps
+from ldlcam import normalize_heatmaps
 
-from boneage.config import REGIONS, Config
+from boneage.config import Config
 from boneage.data import splits
 from boneage.data.samples import Samples
-from boneage.networks.regions import erase_region
+from boneage.networks.regions import erase_regions
 from boneage.report.pictures import grey_picture, heat_picture
 from boneage.report.wording import ANNOTATED, FOUND, sex
 from boneage.run_folder import read_array
@@ -110,9 +110,9 @@ def gather(
     """All that the page shows of the given images; none of them may be a training image."""
     if len(rows) == 0:
         return []
-    largest = max(_attention_size(config, region) for region in REGIONS)
+    largest = max(_attention_size(config, region) for region in found)
     whole = _rows_of(whole_path(stages.prepared, max(largest, config.training.size)), rows)
-    views = {region: _views(region, rows, config, samples, stages, found) for region in REGIONS}
+    views = {region: _views(region, rows, config, samples, stages, found) for region in found}
     said = {name: test_predictions(stage, rows) for name, stage in stages.ages.items()}
     cases = []
     for i, row in enumerate(rows):
@@ -127,7 +127,7 @@ def gather(
                 width=width,
                 height=height,
                 radiograph=grey_picture(whole[i]),
-                regions=[views[region][i] for region in REGIONS],
+                regions=[views[region][i] for region in found],
                 annotated=[
                     (ANNOTATED[name], _corner_and_size(boxes[row]))
                     for name, boxes in samples.truth.items()
@@ -148,11 +148,9 @@ def _views(
     found: Mapping[str, Found],
 ) -> list[RegionView]:
     seen = _rows_of(whole_path(stages.prepared, _attention_size(config, region)), rows)
-    if config.localization.erases(region):
-        before = found["region1"]
-        erased = Regions(torch.from_numpy(before.boxes[rows]), torch.from_numpy(before.valid[rows]))
-        shapes = torch.from_numpy(samples.shapes[rows])
-        seen = erase_region(seen, erased, shapes, [samples.ids[row] for row in rows])
+    erased = [found[name].of(rows) for name in config.localization.erased_for(region)]
+    shapes = torch.from_numpy(samples.shapes[rows])
+    seen = erase_regions(seen, erased, shapes, [samples.ids[row] for row in rows])
     heatmaps = _rows_of(stages.regions[region] / "heatmaps.npy", rows)
     heat = normalize_heatmaps(torch.from_numpy(heatmaps)).numpy()
     crops = _rows_of(crop_path(stages.cropped, stages.prepared, region, config), rows)

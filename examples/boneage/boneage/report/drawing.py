@@ -21,17 +21,24 @@ _DOTS_PER_INCH = 180
 
 @dataclass(frozen=True)
 class Ink:
-    """The colours of one scheme; blue, orange and purple are told apart by the colour-blind too."""
+    """The colours of one scheme; the colour-blind can tell the first three apart too."""
 
     text: str
     rule: str
     hand: str
     region1: str
     region2: str
+    region3: str
+    region4: str
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Those of the regions, in the order in which they are found."""
+        return self.hand, self.region1, self.region2, self.region3, self.region4
 
 
-_LIGHT = Ink(text="#1c2126", rule="#c9ced4", hand="#0072b2", region1="#c65200", region2="#9b3f83")
-_DARK = Ink(text="#e4e7ea", rule="#4a5159", hand="#56b4e9", region1="#f0a030", region2="#e29acb")
+LIGHT = Ink("#1c2126", "#c9ced4", "#0072b2", "#c65200", "#9b3f83", "#00795a", "#7a6a00")
+_DARK = Ink("#e4e7ea", "#4a5159", "#56b4e9", "#f0a030", "#e29acb", "#3fbf9b", "#f0e442")
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def legend(axes: Axes, columns: int = 2) -> None:
 
 
 def _picture(make: Callable[[Ink], Figure], alt: str, width: float, height: float) -> Picture:
-    light, dark = (_render(make, ink, (width, height)) for ink in (_LIGHT, _DARK))
+    light, dark = (_render(make, ink, (width, height)) for ink in (LIGHT, _DARK))
     return Picture(light, dark, round(100 * width), round(100 * height), alt)
 
 
@@ -124,7 +131,7 @@ def _style(ink: Ink) -> dict[str, Any]:
     return {
         "text.color": ink.text,
         "font.size": POINT,
-        "axes.prop_cycle": cycler(color=[ink.hand, ink.region1, ink.region2]),
+        "axes.prop_cycle": cycler(color=ink.regions),
         "axes.edgecolor": ink.rule,
         "axes.labelcolor": ink.text,
         "axes.labelsize": POINT,

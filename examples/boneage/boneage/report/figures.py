@@ -82,7 +82,7 @@ def placement_figure(placement: Placement) -> Picture:
                 ha="right",
                 va="bottom",
             )
-        for (region, points), marker in zip(placement.centres.items(), "o^", strict=True):
+        for (region, points), marker in zip(placement.centres.items(), "o^sD", strict=False):
             axes.scatter(
                 points[:, 0],
                 points[:, 1],

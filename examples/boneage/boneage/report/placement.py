@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from boneage.config import DISCRIMINATIVE
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.stages.localize import Found
 
-_REGIONS = ("region1", "region2")
 _FRAME = ("Wrist", "Metacarpal")
 
 
@@ -36,7 +36,7 @@ class Placement:
 
 
 def place(samples: Samples, found: Mapping[str, Found]) -> Placement | None:
-    """Place the two discriminative regions of the scoring half; None without boxes to go by."""
+    """Place the discriminative regions of the scoring half; None without boxes to go by."""
     wrist, metacarpal = (samples.boxed_rows(name, splits.BOXES_SCORE) for name in _FRAME)
     rows = np.intersect1d(wrist, metacarpal)
     if len(rows) == 0:
@@ -45,7 +45,7 @@ def place(samples: Samples, found: Mapping[str, Found]) -> Placement | None:
     origin, along = _frame(boxes)
     length = np.linalg.norm(along, axis=1, keepdims=True)
     centres, shares = {}, {}
-    for region in _REGIONS:
+    for region in filter(DISCRIMINATIVE.__contains__, found):
         valid = found[region].valid[rows]
         points = _centres(found[region].boxes[rows])[valid]
         centres[region] = _in_frame(points, origin[valid], along[valid])

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from boneage.config import DISCRIMINATIVE
+
 if TYPE_CHECKING:
     from boneage.config import Model, Reading
 
-FOUND = {"hand": "Hand", "region1": "Region 1", "region2": "Region 2"}
+FOUND = {"hand": "Hand"} | {name: f"Region {name[-1]}" for name in DISCRIMINATIVE}
 ANNOTATED = {"Hand": "hand", "Wrist": "wrist (carpals)", "Metacarpal": "metacarpals"}
 PARTS = {
     "train": "to train",
@@ -22,10 +24,9 @@ GROUPS = {"all": "all", "male": "boys", "female": "girls"}
 NOTHING = "—"
 
 _SEEN = {
+    **FOUND,
     "whole": "whole image",
     "hand": "hand",
-    "region1": "Region 1",
-    "region2": "Region 2",
     "erased": "whole image without Region 1",
 }
 _LOSSES = {

@@ -45,7 +45,7 @@ def crop(
     if config.training.sees("erased"):
         whole = read_array(crop_path(stage, prepared, "whole", config), mapped=True)
         path = crop_path(stage, prepared, "erased", config)
-        write_erased(path, whole, Found.load(localized["region1"]), samples)
+        write_erased(path, whole, [Found.load(localized["region1"])], samples)
 
 
 def crop_path(stage: Stage, prepared: Stage, region: str, config: Config) -> Path:

@@ -15,7 +15,7 @@ import torch
 from ldlcam import LabelDistribution, expected_calibration_error, mean_crps, pointing_game
 
 from boneage import phantom
-from boneage.config import REGIONS, TRUTH, Config
+from boneage.config import DISCRIMINATIVE, TRUTH, Config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.networks.bins import make_bins
@@ -52,10 +52,8 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
         "data": describe_data(config, samples),
         "seed": config.seed,
         "localization": {
-            region: localization_scores(
-                region, stages.attention[region], stages.regions[region], samples
-            )
-            for region in REGIONS
+            region: localization_scores(region, stages.attention[region], found, samples)
+            for region, found in stages.regions.items()
         },
         "ages": _ages(config, samples, stages.ages),
         "versions": versions(),
@@ -256,7 +254,7 @@ def floors(config: Config, falls_on: Mapping[str, str | None]) -> dict[str, floa
     # Erasing is of boxes that only overlap: it may leave some of what it falls on.
     sees = dict.fromkeys(("whole", "hand", "erased"), everything)
     names = {"Wrist": {"carpal"}, "Metacarpal": {"metacarpal"}}
-    for region in ("region1", "region2"):
+    for region in DISCRIMINATIVE:
         # A region that falls on none of them may show any.
         sees[region] = names.get(falls_on.get(region) or "", everything)
 

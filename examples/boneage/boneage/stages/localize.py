@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from boneage.data.cache import array_file
 from boneage.data.samples import Samples
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
-from boneage.networks.regions import attend, erase_region, exclude_region, find_regions
+from boneage.networks.regions import attend, erase_regions, exclude_regions, find_regions
 from boneage.networks.storage import load_backbone, load_network, save_network
 from boneage.networks.training import LocalizerTask, fit
 from boneage.processes import first_alone, leads, own_share, together
@@ -43,9 +44,9 @@ class Found:
         """Read the boxes that the stage wrote."""
         return cls(**read_arrays(stage / "regions.npz"))
 
-    def regions(self) -> Regions:
-        """The same as tensors."""
-        return Regions(torch.from_numpy(self.boxes), torch.from_numpy(self.valid))
+    def of(self, rows: slice | np.ndarray) -> Regions:
+        """Those of some images, as tensors."""
+        return Regions(torch.from_numpy(self.boxes[rows]), torch.from_numpy(self.valid[rows]))
 
 
 @together
@@ -54,23 +55,23 @@ def train_attention(
     region: str,
     stage: Stage,
     prepared: Stage,
-    erased_by: Stage | None,
+    erased: Sequence[Stage],
     learned: Stage | None,
 ) -> None:
     """Train one region's attention network; write `network.safetensors` and `training.json`.
 
     Args:
         config: The run's configuration.
-        region: `"hand"`, `"region1"` or `"region2"`.
+        region: Which of `Localization.found`.
         stage: Where to write.
         prepared: The prepare stage.
-        erased_by: The found region that is erased from the images first (for region2).
+        erased: The stages of the found regions that are erased from the images first.
         learned: The attention stage whose backbone the network begins with, if any.
     """
     own = config.localization.localizer(region)
     samples = Samples.load(prepared.folder)
     with first_alone():
-        images = attention_input(own, samples, stage, prepared, erased_by)
+        images = attention_input(own, samples, stage, prepared, erased)
     lightning.seed_everything(config.seed, verbose=False)
     network = LocalizerNetwork(own, config.bins, config.localization, region)
     if learned is not None:
@@ -95,26 +96,26 @@ def train_attention(
 
 
 def attention_input(
-    own: Localizer, samples: Samples, stage: Stage, prepared: Stage, erased_by: Stage | None
+    own: Localizer, samples: Samples, stage: Stage, prepared: Stage, erased: Sequence[Stage]
 ) -> np.ndarray:
-    """Whole images at the network's size, with the region that was found before erased."""
+    """Whole images at the network's size, with the regions that were found before erased."""
     images = read_array(whole_path(prepared, own.size), mapped=True)
-    if erased_by is None:
+    if not erased:
         return images
     path = stage / "erased.npy"
     if not path.exists():
-        write_erased(path, images, Found.load(erased_by), samples)
+        write_erased(path, images, [Found.load(before) for before in erased], samples)
     return read_array(path, mapped=True)
 
 
-def write_erased(path: Path, images: np.ndarray, found: Found, samples: Samples) -> None:
-    """Write whole images (N, S, S) uint8 with a found region erased, some at a time."""
-    regions, shapes = found.regions(), torch.from_numpy(samples.shapes)
+def write_erased(path: Path, images: np.ndarray, found: Sequence[Found], samples: Samples) -> None:
+    """Write whole images (N, S, S) uint8 with found regions erased, some at a time."""
+    shapes = torch.from_numpy(samples.shapes)
     with array_file(path, *images.shape[:2]) as write:
         for i in range(0, len(images), _AT_A_TIME):
             part = slice(i, i + _AT_A_TIME)
-            own = Regions(*(column[part] for column in regions))
-            write(erase_region(images[part], own, shapes[part], samples.ids[part]))
+            own = [regions.of(part) for regions in found]
+            write(erase_regions(images[part], own, shapes[part], samples.ids[part]))
 
 
 def find(
@@ -123,12 +124,12 @@ def find(
     stage: Stage,
     prepared: Stage,
     attention: Stage,
-    before: Stage | None,
+    before: Sequence[Stage],
     console: Console,
 ) -> None:
     """Find one region in all images; write `heatmaps.npy`, `regions.npz`, `threshold.json`.
 
-    It is looked for outside of the region that was found before, if there is one.
+    It is looked for outside of the regions that were found before.
     """
     plan = config.localization
     own = plan.localizer(region)
@@ -136,12 +137,12 @@ def find(
     network = LocalizerNetwork(own, config.bins, plan, region)
     load_network(network, attention / "network.safetensors")
     network.to(pick_device(config.hardware))
-    erased_by = before if plan.erases(region) else None
-    images = attention_input(own, samples, attention, prepared, erased_by)
+    erased = before if plan.erased_for(region) else ()
+    images = attention_input(own, samples, attention, prepared, erased)
     heatmaps = attend(network, images, signed_sex(samples.male)).heatmaps
     shapes = torch.from_numpy(samples.shapes)
-    if before is not None:
-        heatmaps = exclude_region(heatmaps, Found.load(before).regions(), shapes)
+    earlier = [Found.load(stage).of(slice(None)) for stage in before]
+    heatmaps = exclude_regions(heatmaps, earlier, shapes)
     with atomic_path(stage / "heatmaps.npy") as temporary:
         np.save(temporary, heatmaps.numpy())
     threshold = choose_threshold(config, region, heatmaps, samples)

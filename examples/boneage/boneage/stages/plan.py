@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage import phantom
-from boneage.config import ASKED, REGIONS, Config, Model, Table
+from boneage.config import ASKED, REGIONS, SECTIONS, Config, Model, Table, found_before
 from boneage.data.images import image_files
 from boneage.data.tables import find_table
 from boneage.run_folder import Stage
@@ -48,7 +48,7 @@ class RunStages:
 
     def found(self) -> tuple[str, ...]:
         """The regions that are found: those to be cut out, and those that these need before."""
-        needed = {*self.cut, *(["region1"] if "region2" in self.cut else [])}
+        needed = {*self.cut, *(name for own in self.cut for name in found_before(own))}
         last = max((REGIONS.index(name) for name in needed), default=-1)
         return tuple(
             name
@@ -88,7 +88,7 @@ def plan_stages(config: Config, folder: Path, data: Path | None) -> RunStages:
 
 
 def plan_keyed(
-    config: Config, place: Place, data_key: str, cut: tuple[str, ...] = REGIONS
+    config: Config, place: Place, data_key: str, cut: tuple[str, ...] | None = None
 ) -> RunStages:
     """`plan_stages` by a key of the data set that is known: it is not read for it again.
 
@@ -96,28 +96,29 @@ def plan_keyed(
         config: The configuration.
         place: The folder of a stage, by its title and its key.
         data_key: What `make_data_key` gave.
-        cut: The regions that are found and cut out: all, for a run that is to be reported.
+        cut: The regions that are found and cut out; by default all, as for a report.
     """
     plan = config.localization
+    cut = plan.found if cut is None else cut
 
     def stage(title: str, *parts: Any) -> Stage:
         key = make_key(*parts)
         return Stage(place(title, key), key)
 
     # The stages after it each read one size: another size asks for these images, not for theirs.
-    sizes = {region: plan.localizer(region).size for region in REGIONS}, config.training.size
+    sizes = {region: plan.localizer(region).size for region in SECTIONS}, config.training.size
     prepared = stage("prepare", data_key, sizes)
     learned_with = _learned_with(config)
     attention: dict[str, Stage] = {}
     regions: dict[str, Stage] = {}
-    for region in REGIONS:
+    for region in plan.found:
         own = plan.localizer(region)
         rule: Any = plan.window, plan.mirror, plan.component, plan.thresholds
         if plan.second(region):
             learned = attention["region1"]
             rule = *rule, "second", regions["region1"].key
         else:
-            erased = regions["region1"].key if plan.erases(region) else ""
+            erased = "".join(regions[name].key for name in plan.erased_for(region))
             begun = [stage.key for stage in attention.values()] if plan.warm_start else []
             learning: Any = plan.sex, own.model_dump(exclude=set(ASKED))
             if plan.erasing == "features" and region != "hand":

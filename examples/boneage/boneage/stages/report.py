@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from boneage.config import REGIONS, Config
+from boneage.config import Config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.report import cases, certainty, dataset, figures, listing, tables, wording
@@ -41,7 +41,7 @@ def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[
         The page, `report.html` in the run's folder.
     """
     samples = Samples.load(stages.prepared.folder)
-    found = {region: Found.load(stages.regions[region]) for region in REGIONS}
+    found = {region: Found.load(stage) for region, stage in stages.regions.items()}
     placement = place(samples, found)
     trained = metrics["ages"]["models"]
     # Chosen on validation images, as every choice is.
@@ -53,7 +53,7 @@ def write_report(config: Config, folder: Path, stages: RunStages, metrics: dict[
         members={name: config.members(name) for name in trained},
         reading=config.reading,
         seeds=_seeds(config),
-        found_names=wording.FOUND,
+        found_names={region: wording.FOUND[region] for region in found},
         group_names=wording.GROUPS,
         overlaps=tables.overlaps(metrics),
         ages=tables.ages(metrics),
