@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldlcam._check import check_same_length, check_tensor
 from ldlcam._precision import upcast, without_autocast
-from ldlcam.cam.boxes import check_size, fill_boxes, match_aspect
+from ldlcam.cam.boxes import Size, check_size, fill_boxes, match_aspect, size_tensor
 
 
 def crop_and_resize(
@@ -61,37 +61,40 @@ def crop_and_resize(
     if isinstance(images, Tensor):
         check_tensor("images", images, "N C H W", "floating")
         check_same_length(images=images, boxes=boxes)
-        return _crop(images, boxes, size, antialias, keep_aspect)
+        frame: Size = images.shape[2], images.shape[3]
+        boxes = upcast(boxes).to(images.device)
+    else:
+        _check_list(images, boxes)
+        boxes = upcast(boxes).to(images[0].device)
+        sides = [size_tensor((image.shape[1], image.shape[2]), "images", boxes) for image in images]
+        frame = torch.cat(sides)
+    boxes = fill_boxes(boxes, frame)
+    if keep_aspect:
+        boxes = match_aspect(boxes, size)
+    rows, columns = _samples(boxes, frame, size, antialias)
+    # The cost of the taps grows with the crop, but how many there are depends on the data; the
+    # products have fixed shapes, which a compiler and an accelerator prefer.
+    if boxes.device.type != "cpu" or torch.compiler.is_compiling() or len(images) == 0:
+        if isinstance(images, Tensor):
+            return _average_by_products(images, rows, columns)
+        return torch.cat(
+            [
+                _average_by_products(image.unsqueeze(0), rows.of(i), columns.of(i))
+                for i, image in enumerate(images)
+            ]
+        )
+    # One by one, what lies between the two axes' sums stays in the processor's cache.
+    crops = [_average_by_taps(image, rows.of(i), columns.of(i)) for i, image in enumerate(images)]
+    return torch.stack(crops)
+
+
+def _check_list(images: Sequence[Tensor], boxes: Tensor) -> None:
     for index, image in enumerate(images):
         check_tensor(f"images[{index}]", image, "C H W", "floating", C=images[0].shape[0])
     if len(images) == 0:
         raise ValueError("images: expected at least one in a list, got none")
     if len(images) != len(boxes):
         raise ValueError(f"images: expected {len(boxes)}, one per box, got {len(images)}")
-    crops = [
-        _crop(image.unsqueeze(0), box.unsqueeze(0), size, antialias, keep_aspect)
-        for image, box in zip(images, boxes, strict=True)
-    ]
-    return torch.cat(crops)
-
-
-def _crop(
-    images: Tensor, boxes: Tensor, size: tuple[int, int], antialias: bool, keep_aspect: bool
-) -> Tensor:
-    boxes = upcast(boxes).to(images.device)
-    boxes = fill_boxes(boxes, (images.shape[2], images.shape[3]))
-    if keep_aspect:
-        boxes = match_aspect(boxes, size)
-    # The cost of the taps grows with the crop, but how many there are depends on the data; the
-    # products have fixed shapes, which a compiler and an accelerator prefer.
-    if images.device.type != "cpu" or torch.compiler.is_compiling():
-        return _average_by_products(images, *_samples(images, boxes, size, antialias))
-    # One by one, what lies between the two axes' sums stays in the processor's cache.
-    crops = [
-        _average_by_taps(image, *_samples(images, box.unsqueeze(0), size, antialias))
-        for image, box in zip(images, boxes, strict=True)
-    ]
-    return torch.stack(crops) if crops else images.new_zeros(0, images.shape[1], *size)
 
 
 class _Samples(NamedTuple):
@@ -99,7 +102,10 @@ class _Samples(NamedTuple):
 
     centers: Tensor  # (N, L) in pixels of the image, not beyond its outermost pixels' centres
     reach: Tensor  # (N, 1), the half-width of the triangle
-    pixels: int  # length of the image's axis
+
+    def of(self, index: int) -> "_Samples":
+        """Those of one image."""
+        return _Samples(self.centers[index : index + 1], self.reach[index : index + 1])
 
     def weights(self, places: Tensor) -> Tensor:
         """Triangle at the given pixels, (N, L, P), 0 beyond the image, each sample's sum 1."""
@@ -107,47 +113,48 @@ class _Samples(NamedTuple):
         triangle = (1 - distances / self.reach.unsqueeze(2)).clamp(min=0)
         return triangle / triangle.sum(2, keepdim=True)
 
-    def matrix(self) -> Tensor:
+    def matrix(self, pixels: int) -> Tensor:
         """Weights of every pixel, (N, 1, L, pixels)."""
-        return self.weights(torch.arange(self.pixels, device=self.centers.device)).unsqueeze(1)
+        return self.weights(torch.arange(pixels, device=self.centers.device)).unsqueeze(1)
 
-    def taps(self) -> tuple[Tensor, Tensor]:
+    def taps(self, pixels: int) -> tuple[Tensor, Tensor]:
         """The pixels in reach of each sample and their weights, both (L, K), for one image."""
         centers, reach = self.centers.detach(), self.reach.detach()
         # A box far larger than the image reads all of it, and no more.
-        count = math.ceil(min(2 * float(reach), self.pixels))
-        first = (centers - reach + 0.5).floor().clamp(0, self.pixels - count).long()
+        count = math.ceil(min(2 * float(reach), pixels))
+        first = (centers - reach + 0.5).floor().clamp(0, pixels - count).long()
         places = first.unsqueeze(2) + torch.arange(count)
         return places[0], self.weights(places)[0]
 
 
 def _samples(
-    images: Tensor, boxes: Tensor, size: tuple[int, int], antialias: bool
+    boxes: Tensor, frame: Size, size: tuple[int, int], antialias: bool
 ) -> tuple[_Samples, _Samples]:
-    """Those of the rows and of the columns."""
+    """Those of the rows and of the columns, of images of these sizes."""
 
-    def along(start: Tensor, end: Tensor, pixels: int, count: int) -> _Samples:
+    def along(start: Tensor, end: Tensor, pixels: int | Tensor, count: int) -> _Samples:
         step = (end - start).unsqueeze(1) / count
         order = torch.arange(count, device=start.device)
         centers = start.unsqueeze(1) + (order + 0.5) * step
         reach = step.clamp(min=1) if antialias else torch.ones_like(step)
         # Samples beyond the outermost pixel centres continue the border.
-        return _Samples(centers.clamp(0.5, pixels - 0.5), reach, pixels)
+        return _Samples(centers.clamp(min=0.5).clamp(max=pixels - 0.5), reach)
 
     x1, y1, x2, y2 = boxes.unbind(1)
-    rows = along(y1, y2, images.shape[2], size[0])
-    return rows, along(x1, x2, images.shape[3], size[1])
+    height, width = frame.unsqueeze(2).unbind(1) if isinstance(frame, Tensor) else frame
+    return along(y1, y2, height, size[0]), along(x1, x2, width, size[1])
 
 
 def _average_by_products(images: Tensor, rows: _Samples, columns: _Samples) -> Tensor:
     with without_autocast(images.device.type):
-        return rows.matrix().to(images.dtype) @ images @ columns.matrix().to(images.dtype).mT
+        by_rows, by_columns = rows.matrix(images.shape[2]), columns.matrix(images.shape[3])
+        return by_rows.to(images.dtype) @ images @ by_columns.to(images.dtype).mT
 
 
 def _average_by_taps(image: Tensor, rows: _Samples, columns: _Samples) -> Tensor:
     """Of one image (C, H, W)."""
-    halfway = _sum_rows(image, *rows.taps())
-    places, weights = columns.taps()
+    halfway = _sum_rows(image, *rows.taps(image.shape[1]))
+    places, weights = columns.taps(image.shape[2])
     first, last = int(places[0, 0]), int(places[-1, -1])  # the columns that are read
     return _sum_rows(halfway[:, :, first : last + 1].mT, places - first, weights).mT
 

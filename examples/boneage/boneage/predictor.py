@@ -17,7 +17,7 @@ from ldlcam import Regions
 from torch import Tensor
 
 from boneage.config import found_before
-from boneage.data.cache import render
+from boneage.data.cache import render_each
 from boneage.data.contrast import even_contrast
 from boneage.data.dicom import Film
 from boneage.data.images import FORMATS, image_files, image_name, read_film
@@ -210,15 +210,12 @@ class _Images:
     def whole(self, size: int) -> np.ndarray:
         """All of each (N, S, S) uint8; several networks may see it at one size."""
         if size not in self._whole:
-            cuts = [render(image, [(size, None)])[0] for image in self._pixels]
-            self._whole[size] = np.stack(cuts)
+            self._whole[size] = render_each(self._pixels, [None] * len(self._pixels), size)
         return self._whole[size]
 
     def cut(self, size: int, found: Regions) -> np.ndarray:
         """A region of each (N, S, S) uint8."""
-        boxes = found.boxes.numpy()
-        pairs = zip(self._pixels, boxes, strict=True)
-        return np.stack([render(image, [(size, box)])[0] for image, box in pairs])
+        return render_each(self._pixels, list(found.boxes.numpy()), size)
 
 
 def _in_file(box: Sequence[float], film: Film) -> Box:

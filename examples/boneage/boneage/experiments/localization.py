@@ -11,7 +11,7 @@ import torch
 from ldlcam import crop_and_resize, jet_to_fraction, plot_regions, scale_boxes
 from rich.console import Console
 
-from boneage.config import REGIONS, TRUTH, Config
+from boneage.config import REGIONS, Config
 from boneage.data import splits
 from boneage.data.batches import to_float
 from boneage.data.contrast import even_contrast
@@ -100,19 +100,18 @@ def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, 
         told.add(stage.folder)
         heatmaps = torch.from_numpy(read_array(stage / "heatmaps.npy"))
         chosen = read_json(stage / "threshold.json")
-        for name in TRUTH[region]:
-            scores = sweep(swept, region, heatmaps, samples, name, splits.BOXES_SCORE)
-            if scores:
-                pairs.append(
-                    {
-                        "way": way,
-                        "region": region,
-                        "annotated": name,
-                        "count": len(samples.boxed_rows(name, splits.BOXES_SCORE)),
-                        "chosen": chosen["pairs"][name]["threshold"],
-                        "scores": scores,
-                    }
-                )
+        tables = sweep(swept, region, heatmaps, samples, splits.BOXES_SCORE)
+        pairs += [
+            {
+                "way": way,
+                "region": region,
+                "annotated": name,
+                "count": len(samples.boxed_rows(name, splits.BOXES_SCORE)),
+                "chosen": chosen["pairs"][name]["threshold"],
+                "scores": scores,
+            }
+            for name, scores in tables.items()
+        ]
     if not pairs:
         raise UserError("Table I: the data set has no boxes.csv to score the regions by")
     return {

@@ -169,15 +169,18 @@ def choose_threshold(
     and where it is not to be chosen.
     """
     own = config.localization.localizer(region)
-    pairs: dict[str, dict[str, Any]] = {}
-    for name in TRUTH[region]:
-        choose = sweep(config, region, heatmaps, samples, name, splits.BOXES_CHOOSE)
-        if choose:
-            pairs[name] = {
-                **max(choose, key=lambda row: row["mean_iou"]),
-                "choose": choose,
-                "score": sweep(config, region, heatmaps, samples, name, splits.BOXES_SCORE),
-            }
+    choose, score = (
+        sweep(config, region, heatmaps, samples, part)
+        for part in (splits.BOXES_CHOOSE, splits.BOXES_SCORE)
+    )
+    pairs: dict[str, dict[str, Any]] = {
+        name: {
+            **max(table, key=lambda row: row["mean_iou"]),
+            "choose": table,
+            "score": score.get(name, []),
+        }
+        for name, table in choose.items()
+    }
     nearest = max(pairs, key=lambda name: pairs[name]["mean_iou"], default=None)
     best = None if nearest is None else pairs[nearest]
     chosen = best if own.choose else None
@@ -191,22 +194,29 @@ def choose_threshold(
 
 
 def sweep(
-    config: Config, region: str, heatmaps: torch.Tensor, samples: Samples, name: str, part: str
-) -> list[dict[str, float]]:
-    """Mean IoU and AP50 against one annotated region at every threshold (Table I's layout)."""
+    config: Config, region: str, heatmaps: torch.Tensor, samples: Samples, part: str
+) -> dict[str, list[dict[str, float]]]:
+    """Mean IoU and AP50 against each annotated region at every threshold (Table I's layout).
+
+    An annotated region of which the part has no boxes is left out.
+    """
     plan = config.localization
     own = plan.localizer(region)
-    rows = samples.boxed_rows(name, part)
-    if len(rows) == 0:
-        return []
-    truth = torch.from_numpy(samples.truth[name][rows])
-    shapes = torch.from_numpy(samples.shapes[rows])
-    maps = heatmaps[torch.from_numpy(rows)]
-    table = []
+    boxed = {name: samples.boxed_rows(name, part) for name in TRUTH[region]}
+    boxed = {name: rows for name, rows in boxed.items() if len(rows)}
+    tables: dict[str, list[dict[str, float]]] = {name: [] for name in boxed}
+    if not boxed:
+        return tables
+    # Found once for all of them: the annotated regions are mostly those of the same images.
+    every = np.unique(np.concatenate(list(boxed.values())))
+    maps, shapes = heatmaps[torch.from_numpy(every)], torch.from_numpy(samples.shapes[every])
     for threshold in plan.thresholds:
-        found = find_regions(maps, shapes, own, plan, threshold)
-        table.append({"threshold": threshold, **overlap(found.boxes.double(), truth)})
-    return table
+        found = find_regions(maps, shapes, own, plan, threshold).boxes.double()
+        for name, rows in boxed.items():
+            boxes = found[torch.from_numpy(np.searchsorted(every, rows))]
+            truth = torch.from_numpy(samples.truth[name][rows])
+            tables[name].append({"threshold": threshold, **overlap(boxes, truth)})
+    return tables
 
 
 def overlap(boxes: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
