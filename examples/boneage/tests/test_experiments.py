@@ -14,7 +14,7 @@ from ldlcam import LabelDivergenceLoss, gaussian_labels
 from rich.console import Console
 
 from boneage import cli
-from boneage.config import Config, load_config
+from boneage.config import Config, Region, load_config
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.errors import UserError
@@ -72,6 +72,24 @@ def test_every_row_is_a_network_of_its_own_but_where_tables_meet() -> None:
     assert networks["table-3"][2] == networks["table-4"][0]
     assert networks["table-3"][0] == networks["table-2"][0]
     assert networks["table-5"][0] == networks["table-4"][0]
+
+
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [
+        (("whole",), ()),
+        (("region2",), ("region1", "region2")),
+        (("whole", "hand"), ("hand",)),
+        (("hand", "region1"), ("hand", "region1", "region2")),
+        (("erased",), ("hand", "region1", "region2")),
+    ],
+)
+def test_a_row_of_one_region_finds_no_others(
+    seen: tuple[Region, ...], found: tuple[str, ...]
+) -> None:
+    config = load_config("smoke", [*SMALL, "localization.warm_start=false"])
+    row = Row("a row", None, seen)
+    assert Network.of(row, 0, config, Path("somewhere"), "").stages.found() == found
 
 
 def test_the_command_knows_every_claim() -> None:
@@ -146,15 +164,15 @@ def test_the_chosen_row_is_that_of_the_least_validation_error() -> None:
         months = " ".join(str(value + error) for value in (100, 120, 140))
         return base | {"validation_mae": validation, "test": test, "months": months}
 
-    errors = [(9, 8), (8, 7), (6, 6.8), (7, 5), (12, 4)]
+    errors = [(9, 8), (8, 7), (6, 6.8), (7, 5)]
     networks = [[network(*both), network(*both)] for both in errors]
     said = {"command": "boneage claim gain"}
-    results = summarize(experiment, networks, [None] * 5, config) | said
-    assert results["chosen"] == "H"
-    assert "find H best: on the test images it saves 15% of the error of O by L1 (15% to 15%)" in (
-        write_page(results)
-    )
-    first = summarize(experiment, [[network(1, 1)] * 2, *networks[1:]], [None] * 5, config) | said
+    results = summarize(experiment, networks, [None] * 4, config) | said
+    assert results["chosen"] == "O+H as streams"
+    page = write_page(results)
+    assert "The validation images find O+H as streams best: on the test images it saves 15%" in page
+    assert "15% of the error of O by L1 (15% to 15%)" in page
+    first = summarize(experiment, [[network(1, 1)] * 2, *networks[1:]], [None] * 4, config) | said
     assert "The validation images find O by L1 best.\n" in write_page(first)
 
 

@@ -93,12 +93,12 @@ class Network:
 
 
 def _regions(row: Row) -> tuple[str, ...] | None:
-    """The regions to be found for a row: its own if it sees but one, and else all.
+    """The regions to be found for a row: its own if it sees but one of them, and else all.
 
-    So other thresholds of one region need no other networks that find the others.
+    So other thresholds of one region need no networks that find the others.
     """
-    seen = {name for regions in (row.regions, *row.others) for name in regions}
-    return tuple(seen & set(REGIONS)) if len(seen) == 1 else None
+    seen = {name for regions in (row.regions, *row.others) for name in regions} - {"whole"}
+    return tuple(seen) if seen <= set(REGIONS) and len(seen) < 2 else None
 
 
 def _line(months: np.ndarray) -> str:
