@@ -73,7 +73,7 @@ def crop_and_resize(
         boxes = match_aspect(boxes, size)
     rows, columns = _samples(boxes, frame, size, antialias)
     # The cost of the taps grows with the crop, but how many there are depends on the data; the
-    # products have fixed shapes, which a compiler and an accelerator prefer.
+    # products have fixed shapes, which a compiler and an accelerator prefer; and they can be none.
     if boxes.device.type != "cpu" or torch.compiler.is_compiling() or len(images) == 0:
         if isinstance(images, Tensor):
             return _average_by_products(images, rows, columns)
@@ -137,11 +137,12 @@ def _samples(
         order = torch.arange(count, device=start.device)
         centers = start.unsqueeze(1) + (order + 0.5) * step
         reach = step.clamp(min=1) if antialias else torch.ones_like(step)
-        # Samples beyond the outermost pixel centres continue the border.
+        # Samples beyond the outermost pixel centres continue the border. (Clamped twice: a number
+        # and a tensor cannot be bounds together.)
         return _Samples(centers.clamp(min=0.5).clamp(max=pixels - 0.5), reach)
 
     x1, y1, x2, y2 = boxes.unbind(1)
-    height, width = frame.unsqueeze(2).unbind(1) if isinstance(frame, Tensor) else frame
+    height, width = (frame[:, :1], frame[:, 1:]) if isinstance(frame, Tensor) else frame
     return along(y1, y2, height, size[0]), along(x1, x2, width, size[1])
 
 

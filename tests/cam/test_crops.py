@@ -167,7 +167,7 @@ def test_one_broken_image_leaves_the_others_alone(path: str) -> None:
     assert crops[1].isnan().all()
 
 
-def test_lists_of_different_sizes() -> None:
+def test_lists_of_different_sizes(path: str) -> None:
     images = [torch.rand(2, 30, 40), torch.rand(2, 17, 9), torch.rand(2, 1, 50)]
     boxes = torch.tensor([[2.0, 3.0, 20.0, 25.0], [0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 44.0, 1.0]])
     crops = crop_and_resize(images, boxes, (8, 6), keep_aspect=True)
@@ -212,8 +212,22 @@ def test_gradients(path: str, size: tuple[int, int], antialias: bool) -> None:
     assert gradcheck(crops, (images, boxes))
 
 
-def test_compiles() -> None:
+def test_gradients_of_lists(path: str) -> None:
+    images = [torch.rand(1, 6, 7), torch.rand(1, 4, 9)]
+    images = [image.double().requires_grad_() for image in images]
+    boxes = torch.tensor([[1.13, 0.71, 5.32, 3.93], [-1.31, 1.27, 3.36, 5.14]])
+
+    def crops(boxes: Tensor, *images: Tensor) -> Tensor:
+        return crop_and_resize(images, boxes, (3, 2))
+
+    assert gradcheck(crops, (boxes.double().requires_grad_(), *images))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_compiles(listed: bool) -> None:
     images = torch.rand(2, 3, 20, 30)
+    if listed:
+        images = [images[0], images[1, :, 4:, 7:]]
     boxes = torch.tensor([[2.0, 3.0, 20.0, 15.0], [0.0, 0.0, 0.0, 0.0]])
 
     def path(images: Tensor, boxes: Tensor) -> Tensor:

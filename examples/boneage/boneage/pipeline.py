@@ -81,7 +81,7 @@ def run_tasks(config: Config, data: Path, stages: RunStages, console: Console) -
     """All work of a run, each task after those that it needs."""
     plan, prepared, cropped = config.localization, stages.prepared, stages.cropped
     yield Task("prepare", "prepare", prepared, partial(prepare, config, prepared, data, console))
-    for region in stages.found():
+    for region in stages.needed():
         attention, found = stages.attention[region], stages.regions[region]
         before = [stages.regions[name] for name in found_before(region)]
         if not plan.second(region):

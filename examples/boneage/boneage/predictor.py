@@ -131,7 +131,7 @@ class Predictor:
         """Read the ages of films, each by the sex that it has.
 
         Args:
-            names: The images' names, on which the grey depends that erases Region 1.
+            names: The images' names, on which the grey depends that fills erased regions.
             films: The images, from `film`.
             covariates: What else is known of each: see `Patient`.
 

@@ -109,6 +109,14 @@ def test_views_of_several_sizes_come_in_order() -> None:
     ]
 
 
+def test_views_of_one_size_among_others_are_each_their_own() -> None:
+    image = np.random.default_rng(0).random((60, 40), dtype=np.float32)
+    left, right = np.array([2.0, 5, 18, 50]), np.array([20.0, 0, 40, 60])
+    views = [(8, left), (16, right), (8, right), (8, None)]
+    for cut, view in zip(render(image, views), views, strict=True):
+        np.testing.assert_array_equal(cut, render(image, [view])[0])
+
+
 def test_a_flipped_view_of_an_array_can_be_rendered() -> None:
     image = smooth(60, 40)
     (flipped,) = render(image[:, ::-1], [(16, None)])

@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from boneage.config import Augmentation, Config, Localization, Schedule, load_config, presets
+from boneage.config import (
+    REGIONS,
+    TRUTH,
+    Augmentation,
+    Config,
+    Localization,
+    Region,
+    Schedule,
+    load_config,
+    presets,
+)
 from boneage.errors import UserError
+from boneage.report.drawing import LIGHT, MARKERS
+from boneage.report.wording import FOUND
 
 
 @pytest.mark.parametrize("name", presets())
@@ -31,6 +45,17 @@ def test_overrides_change_what_they_name() -> None:
     assert config.split.seed == 3
     assert config.contrast == "local"
     assert [model.name for model in config.training.models] == ["R"]
+
+
+def test_every_region_can_be_seen_drawn_and_written() -> None:
+    assert set(get_args(Region)) == {"whole", "erased", *REGIONS}
+    assert set(MARKERS) == set(REGIONS) <= set(LIGHT.__dict__)
+    assert {"hand", *TRUTH} == set(REGIONS) == set(FOUND)
+    for package in ("app", "report"):
+        style = (resources.files("boneage") / package / "templates/style.css").read_text("utf-8")
+        for region in REGIONS:
+            assert f"--{region}: #" in style
+            assert f"rect.{region} {{ stroke: var(--{region})" in style
 
 
 @pytest.mark.parametrize("name", presets())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ from boneage.experiments.localization import threshold_page
 from boneage.experiments.networks import Network, beside_others, read_line
 from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.results import summarize
-from boneage.experiments.rows import EXPERIMENTS, ONE_NETWORK, Row
-from boneage.experiments.run import Paper
+from boneage.experiments.rows import _LETTERS, EXPERIMENTS, ONE_NETWORK, THREE_REGIONS, Row
+from boneage.experiments.run import _NO_AGES, Paper
 from boneage.networks import backbones
 from boneage.networks.bins import make_bins
 from boneage.networks.losses import make_loss
@@ -74,6 +74,20 @@ def test_every_row_is_a_network_of_its_own_but_where_tables_meet() -> None:
     assert networks["table-5"][0] == networks["table-4"][0]
 
 
+def test_table_1_needs_no_model_that_sees_what_a_way_does_not_find(tmp_path: Path) -> None:
+    paper = _paper(
+        tmp_path, "localization.regions=4", "training.models=[{name: m, regions: [region4]}]"
+    )
+    for changes in (ONE_NETWORK, THREE_REGIONS):
+        own = paper.config.changed({**changes, **_NO_AGES})
+        assert "region4" not in own.localization.found
+
+
+def test_every_region_has_letters() -> None:
+    assert set(_LETTERS) == set(get_args(Region))
+    assert len(set(_LETTERS.values())) == len(_LETTERS)
+
+
 @pytest.mark.parametrize(
     ("seen", "found"),
     [
@@ -89,7 +103,7 @@ def test_a_row_of_one_region_finds_no_others(
 ) -> None:
     config = load_config("smoke", [*SMALL, "localization.warm_start=false"])
     row = Row("a row", None, seen)
-    assert Network.of(row, 0, config, Path("somewhere"), "").stages.found() == found
+    assert Network.of(row, 0, config, Path("somewhere"), "").stages.needed() == found
 
 
 def test_the_command_knows_every_claim() -> None:
@@ -291,15 +305,16 @@ def test_table_1_scores_as_the_run_has_chosen(made: Path) -> None:
     data_key = make_data_key(config, made / "phantom")
     pairs = read_json(made / "table-1.json")["pairs"]
     assert [(one["way"], one["region"]) for one in pairs if one["annotated"] != "Metacarpal"] == [
-        *(("", region) for region in ("hand", "region1", "region2", "region3")),
+        *(("", region) for region in ("hand", "region1", "region2")),
+        ("one more", "region3"),
         *(("features erased", region) for region in ("region1", "region2")),
     ]
-    for way, changes in (("", {}), ("features erased", ONE_NETWORK)):
+    for way, changes in (("", {}), ("one more", THREE_REGIONS), ("features erased", ONE_NETWORK)):
         stages = plan_keyed(config.changed(changes), beside_others(made), data_key)
-        for region in ("region1", "region2"):
+        for region in stages.regions.keys() - {"hand"}:
             own = read_json(stages.regions[region] / "threshold.json")["pairs"]["Wrist"]
-            wanted = way, region, "Wrist"
-            (pair,) = (p for p in pairs if (p["way"], p["region"], p["annotated"]) == wanted)
+            same = [p for p in pairs if (p["region"], p["annotated"]) == (region, "Wrist")]
+            pair = {p["way"]: p for p in same}.get(way, same[0])  # else told of the way before
             assert pair["chosen"] == own["threshold"]
             swept = {row["threshold"]: row for row in pair["scores"]}
             assert all(swept[row["threshold"]] == row for row in own["score"])

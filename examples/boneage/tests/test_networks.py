@@ -1,12 +1,13 @@
 """The networks: backbones and their weights, heat maps, heads, regions."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from ldlcam import AttentionCascade, Bins, Regions, normalize_heatmaps
+from ldlcam import AttentionCascade, Bins, Regions, mean_iou, normalize_heatmaps
 from scipy import ndimage
 from torch import nn
 
@@ -21,6 +22,7 @@ from boneage.config import (
     load_config,
 )
 from boneage.data.batches import Batch
+from boneage.data.samples import Samples
 from boneage.errors import UserError
 from boneage.networks import backbones
 from boneage.networks.backbones import FeatureNetwork, check_backbone
@@ -30,6 +32,7 @@ from boneage.networks.regions import attend, erase_regions, exclude_regions, fin
 from boneage.networks.regressor import AgeNetwork, tell
 from boneage.networks.storage import load_backbone, load_network, save_network
 from boneage.networks.training import LocalizerTask
+from boneage.stages.localize import sweep
 
 TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
 BINS = BinRange(first=1, last=24, step=1)
@@ -348,6 +351,40 @@ def test_networks_stand_in_a_cascade() -> None:
     torch.testing.assert_close(history.boxes[:, 0], first.boxes)
     assert history.valid.all()
     assert (history.boxes[:, 0] != history.boxes[:, 1]).any(dim=1).all()
+
+
+def test_a_sweep_takes_each_annotated_region_where_it_is_annotated() -> None:
+    """Of other images than the other, and with an image that has none of them."""
+    count, name = 6, "boxes-choose"
+    heatmaps = torch.rand(count, 8, 8, generator=torch.Generator().manual_seed(0))
+    boxes = np.array([[10.0, 5.0, 60.0, 50.0]] * count) + np.arange(count)[:, None]
+    nowhere = np.full((1, 4), np.nan)
+    rows = {"Wrist": [1, 3], "Metacarpal": [0, 3, 5]}
+    samples = Samples(
+        ids=tuple(map(str, range(count))),
+        months=np.ones(count, np.float32),
+        male=np.zeros(count, bool),
+        parts=np.array([name] * count),
+        shapes=np.array([[64, 80 + i] for i in range(count)]),
+        paths=(Path("nowhere"),) * count,
+        truth={
+            region: np.where(np.isin(np.arange(count), own)[:, None], boxes, nowhere)
+            for region, own in rows.items()
+        },
+        covariates=np.empty((count, 0), np.float32),
+    )
+    config = load_config("smoke", ["localization.thresholds=[0.3, 0.8]"])
+    tables = sweep(config, "region1", heatmaps, samples, name)
+    plan = config.localization
+    for region, own in rows.items():
+        for row in tables[region]:
+            shapes = torch.from_numpy(samples.shapes[own])
+            found = find_regions(heatmaps[own], shapes, plan.region1, plan, row["threshold"])
+            expected = mean_iou(found.boxes.double(), torch.from_numpy(boxes[own]))
+            assert row["mean_iou"] == pytest.approx(float(expected))
+            assert 0 < row["mean_iou"] < 1
+    assert [row["threshold"] for row in tables["Wrist"]] == [0.3, 0.8]
+    assert sweep(config, "region1", heatmaps, samples, "boxes-score") == {}
 
 
 def test_margin_widens_regions_but_not_past_the_image() -> None:

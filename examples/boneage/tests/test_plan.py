@@ -94,7 +94,7 @@ def test_later_regions_see_all_before_them_erased(tmp_path: Path) -> None:
 def test_a_region_alone_needs_those_before_it(tmp_path: Path) -> None:
     config = load_config("smoke", ["localization.regions=4", "localization.warm_start=false"])
     stages = plan_keyed(config, in_folder(tmp_path), "", ("region3",))
-    assert stages.found() == ("region1", "region2", "region3")
+    assert stages.needed() == ("region1", "region2", "region3")
 
 
 def test_another_fusion_trains_that_network_again(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class Localization(Section):
 
     def localizer(self, region: str) -> Localizer:
         """The section of a region, whose network may be that of another."""
-        own = {"hand": self.hand, "region1": self.region1}.get(region, self.region2)
+        own: Localizer = getattr(self, region if region in SECTIONS else SECTIONS[-1])
         if not self.second(region):
             return own
         return self.region1.model_copy(update={name: getattr(own, name) for name in ASKED})

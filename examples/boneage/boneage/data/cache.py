@@ -86,7 +86,7 @@ def write_views(
 def render(image: np.ndarray, views: Sequence[_Cut]) -> list[np.ndarray]:
     """Cut views out of one image (H, W) in [0, 1]: each a square of uint8 grey values."""
     cuts: dict[int, np.ndarray] = {}
-    # Those of one size at once, which saves a quarter of their time.
+    # Those of one size at once, as several regions are: that saves a quarter of their time.
     for size in {size for size, _ in views}:
         places = [i for i, view in enumerate(views) if view[0] == size]
         parts = render_each([image] * len(places), [views[i][1] for i in places], size)

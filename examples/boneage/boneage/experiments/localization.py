@@ -11,7 +11,7 @@ import torch
 from ldlcam import crop_and_resize, jet_to_fraction, plot_regions, scale_boxes
 from rich.console import Console
 
-from boneage.config import REGIONS, Config
+from boneage.config import Config
 from boneage.data import splits
 from boneage.data.batches import to_float
 from boneage.data.contrast import even_contrast
@@ -19,6 +19,7 @@ from boneage.data.images import read_radiograph
 from boneage.data.samples import Samples
 from boneage.errors import UserError
 from boneage.experiments.page import heading
+from boneage.experiments.rows import ONE_NETWORK, THREE_REGIONS
 from boneage.networks.regions import erase_regions
 from boneage.pipeline import do_task, run_tasks
 from boneage.report.cases import evenly_by_age
@@ -62,11 +63,15 @@ PUBLISHED = {
 TAUS = {round(jet_to_fraction(tau), 3): tau for tau in (20, 30, 40, 50, 60, 80)}
 """The paper's thresholds by what they are as shares of a map's maximum."""
 
-ERASED_FEATURES = "features erased"
-_ONE_NETWORK = (
-    f' Where it says "{ERASED_FEATURES}", one training has found both regions: a second classifier '
-    "reads the features that the first one's region leaves."
-)
+_MORE, _ONE_NETWORK = "one more", "features erased"
+WAYS = {"": {}, _MORE: THREE_REGIONS, _ONE_NETWORK: ONE_NETWORK}
+"""Ways to find regions, by what the table calls them: what each changes in the configuration."""
+
+_IN_WORDS = {
+    _MORE: "is a region that the paper does not have, found with Regions 1 and 2 erased.",
+    _ONE_NETWORK: "one training has found both regions: a second classifier reads the features "
+    "that the first one's region leaves.",
+}
 _FRAME = (512, 384)
 
 
@@ -93,8 +98,8 @@ def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, 
     plan = config.localization.model_copy(update={"thresholds": thresholds})
     swept = config.model_copy(update={"localization": plan})
     pairs, told = [], set()
-    found = ((way, *one) for way, stages in ways.items() for one in stages.regions.items())
-    for way, region, stage in found:
+    every = [(way, *one) for way, stages in ways.items() for one in stages.regions.items()]
+    for way, region, stage in every:
         if stage.folder in told:
             continue
         told.add(stage.folder)
@@ -118,6 +123,7 @@ def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, 
         "name": "table-1",
         "title": "Table I: where the regions are found",
         **provenance(config, samples),
+        "changes": {way: WAYS[way] for way in ways if way},
         "thresholds": thresholds,
         "pairs": pairs,
     }
@@ -126,14 +132,15 @@ def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, 
 def threshold_page(results: dict[str, Any]) -> str:
     """The page of Table I, as Markdown."""
     data, pairs = results["data"], results["pairs"]
-    titles = [_title(pair) for pair in pairs]
+    titles, shown = [_title(pair) for pair in pairs], {pair["way"] for pair in pairs}
     counts = ", ".join(f"{name} {pair['count']}" for name, pair in zip(titles, pairs, strict=True))
     lines = [
         *heading(results),
         f"{data['name']}; annotated images scored: {counts}. Each cell has the mean IoU and the "
         "AP50; bold is the threshold that the other half of the annotated images has chosen. The "
         "paper's tau cuts the grey of a coloured map: it stands at the share of the maximum that "
-        "it comes to." + (_ONE_NETWORK if any(pair["way"] for pair in pairs) else ""),
+        "it comes to.",
+        *(f'Where it says "{way}", {text}' for way, text in _IN_WORDS.items() if way in shown),
         "",
         f"| threshold | {' | '.join(titles)} | tau | {' | '.join(_published_titles())} |",
         "|---:" * (len(pairs) + 2 + len(PUBLISHED)) + "|",
@@ -172,7 +179,6 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 3.6), layout="constrained", dpi=150)
-    colours = dict(zip(REGIONS, LIGHT.regions, strict=True))
     for place, (score, label) in enumerate((("mean_iou", "mean IoU"), ("ap50", "AP50"))):
         axes = figure.add_subplot(1, 2, place + 1)
         for pair in results["pairs"]:
@@ -182,14 +188,14 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
             axes.plot(
                 results["thresholds"],
                 [row[score] for row in pair["scores"]],
-                color=colours[pair["region"]],
+                color=getattr(LIGHT, pair["region"]),
                 linestyle="--" if pair["way"] else "-" if published else ":",
                 linewidth=1.5,
                 label=_title(pair),
             )
             marks = [(jet_to_fraction(tau), both[place]) for tau, both in published.items()]
             if marks:
-                axes.plot(*zip(*marks, strict=True), "x", color=colours[pair["region"]])
+                axes.plot(*zip(*marks, strict=True), "x", color=getattr(LIGHT, pair["region"]))
         axes.set(xlabel="threshold (share of the map's maximum)", ylabel=label, ylim=(-0.02, 1.02))
         axes.grid(color="#e3e6e9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)

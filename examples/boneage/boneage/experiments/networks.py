@@ -85,7 +85,7 @@ class Network:
         """The least error that could be reached, which only of the phantom is known."""
         if self.config.data is not None:
             return None
-        found = {name: self.stages.regions[name] for name in self.stages.found()}
+        found = {name: self.stages.regions[name] for name in self.stages.needed()}
         falls_on = {
             name: read_json(stage / "threshold.json")["falls_on"] for name, stage in found.items()
         }

@@ -21,7 +21,7 @@ _LETTERS: dict[Region, str] = {
     "erased": "E",
 }
 _REGIONS = {letter: region for region, letter in _LETTERS.items()}
-# Region 2 by erasing features, from the training that finds Region 1.
+# Region 2 by erasing features, from the training that finds Region 1; it finds no more than two.
 ONE_NETWORK = {"localization.erasing": "features", "localization.regions": 2}
 # One more region than the paper's, with the first two erased.
 THREE_REGIONS = {"localization.erasing": "images", "localization.regions": 3}
@@ -192,8 +192,8 @@ def _past_the_paper() -> Iterator[Row]:
         others = (_seen("O"), _seen("H"), _seen("R1"))
         yield Row("O, H, R1 and H+R1+R2 mixed", None, best, loss, {}, others, series=series)
         for letters in ("H+R1+R2", "O+H+R1+R2"):
-            yield _as_streams(letters, loss, {}, series)
-        yield _as_streams("H+R1+R2+R3", loss, THREE_REGIONS, series)
+            yield _as_streams(letters, loss, series=series)
+        yield _as_streams("H+R1+R2+R3", loss, changes=THREE_REGIONS, series=series)
         label = "H+R1+R2, both from one network"
         yield Row(label, None, best, loss, ONE_NETWORK, series=series)
 
@@ -295,18 +295,8 @@ def _controls(config: Config) -> Experiment:
     return Experiment("claim-controls", "Phantoms that tell the age elsewhere, or not", tuple(rows))
 
 
-def _as_streams(
-    letters: str, loss: Loss, changes: Mapping[str, Any] | None = None, series: str = ""
-) -> Row:
-    return Row(
-        f"{letters} as streams",
-        None,
-        _seen(letters),
-        loss,
-        changes or {},
-        fusion="streams",
-        series=series,
-    )
+def _as_streams(letters: str, loss: Loss, **own: Any) -> Row:
+    return Row(f"{letters} as streams", None, _seen(letters), loss, fusion="streams", **own)
 
 
 def _letters(regions: tuple[Region, ...]) -> str:

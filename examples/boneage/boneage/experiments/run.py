@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +19,7 @@ from boneage.experiments.figure import draw_table
 from boneage.experiments.networks import Network, beside_others
 from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.results import Figures, summarize
-from boneage.experiments.rows import EXPERIMENTS, ONE_NETWORK, THREE_REGIONS, Row
+from boneage.experiments.rows import EXPERIMENTS, Row
 from boneage.networks.backbones import MissingWeights
 from boneage.pipeline import open_folder, write_config
 from boneage.run_folder import atomic_path, write_json
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _IMAGES = {1: 4, 3: 6}
+# Where only regions are found, no model is to ask for one that is not.
+_NO_AGES = {
+    "training.models": [{"name": "O", "regions": ["whole"]}],
+    "reading.ensembles": {},
+}
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,10 @@ class Paper:
     @cached_property
     def found(self) -> RunStages:
         """The stages of the configuration as it is, its regions found."""
-        return self._find(self.config)
+        return self._find({})
 
-    def _find(self, config: Config) -> RunStages:
+    def _find(self, changes: Mapping[str, Any]) -> RunStages:
+        config = self.config.changed({**changes, **_NO_AGES})
         stages = plan_keyed(config, beside_others(self.folder), self.data_key)
         localization.localize(config, self.data, stages, self.console)
         return stages
@@ -74,8 +80,7 @@ class Paper:
     def table(self, number: int) -> None:
         """Make Table I to V: its JSON, page and figure, and of networks a CSV file."""
         if number == 1:
-            ways = {"": THREE_REGIONS, localization.ERASED_FEATURES: ONE_NETWORK}
-            found = {way: self._find(self.config.changed(own)) for way, own in ways.items()}
+            found = {way: self._find(own) for way, own in localization.WAYS.items()}
             results = localization.threshold_table(self.config, found)
             self._write(results, localization.threshold_page, localization.draw_thresholds)
         else:

@@ -33,7 +33,7 @@ _ABOUT = (
 _MEANINGS = {
     "image": "grey values (H, W) in [0, 1] of the full scale: / 255 of 8 bits, / 65535 of 16",
     "sex": "1 male, -1 female, 0 unknown",
-    "seed": "CRC-32 of the image's name, which chooses the grey that Region 1 is filled with",
+    "seed": "CRC-32 of the image's name, which chooses the grey of erased regions",
     "covariates": "what the metadata's covariates name, in this order; NaN where unknown",
     "months": "age",
     "interval": "ends of the 90% interval in months; NaN where the model knows none",

@@ -59,7 +59,7 @@ class PredictorGraph(nn.Module):
         Args:
             image: Grey values (H, W), float32 in [0, 1] of the full scale, of a left hand.
             sex: Shape (), +1 male, -1 female, 0 unknown.
-            seed: Shape (), int64: tells the grey that Region 1 is filled with.
+            seed: Shape (), int64: tells the grey that erased regions are filled with.
             covariates: Shape (C,), NaN for unknown; by default all are.
 
         Returns:

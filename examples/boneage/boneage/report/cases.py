@@ -148,9 +148,9 @@ def _views(
     found: Mapping[str, Found],
 ) -> list[RegionView]:
     seen = _rows_of(whole_path(stages.prepared, _attention_size(config, region)), rows)
-    erased = [found[name].of(rows) for name in config.localization.erased_for(region)]
-    shapes = torch.from_numpy(samples.shapes[rows])
-    seen = erase_regions(seen, erased, shapes, [samples.ids[row] for row in rows])
+    if erased := [found[name].of(rows) for name in config.localization.erased_for(region)]:
+        shapes = torch.from_numpy(samples.shapes[rows])
+        seen = erase_regions(seen, erased, shapes, [samples.ids[row] for row in rows])
     heatmaps = _rows_of(stages.regions[region] / "heatmaps.npy", rows)
     heat = normalize_heatmaps(torch.from_numpy(heatmaps)).numpy()
     crops = _rows_of(crop_path(stages.cropped, stages.prepared, region, config), rows)

@@ -21,7 +21,7 @@ _DOTS_PER_INCH = 180
 
 @dataclass(frozen=True)
 class Ink:
-    """The colours of one scheme; the colour-blind can tell the first three apart too."""
+    """The colours of one scheme; blue, orange and purple are told apart by the colour-blind too."""
 
     text: str
     rule: str
@@ -31,14 +31,27 @@ class Ink:
     region3: str
     region4: str
 
-    @property
-    def regions(self) -> tuple[str, ...]:
-        """Those of the regions, in the order in which they are found."""
-        return self.hand, self.region1, self.region2, self.region3, self.region4
 
-
-LIGHT = Ink("#1c2126", "#c9ced4", "#0072b2", "#c65200", "#9b3f83", "#00795a", "#7a6a00")
-_DARK = Ink("#e4e7ea", "#4a5159", "#56b4e9", "#f0a030", "#e29acb", "#3fbf9b", "#f0e442")
+LIGHT = Ink(
+    text="#1c2126",
+    rule="#c9ced4",
+    hand="#0072b2",
+    region1="#c65200",
+    region2="#9b3f83",
+    region3="#00795a",
+    region4="#7a6a00",
+)
+_DARK = Ink(
+    text="#e4e7ea",
+    rule="#4a5159",
+    hand="#56b4e9",
+    region1="#f0a030",
+    region2="#e29acb",
+    region3="#3fbf9b",
+    region4="#f0e442",
+)
+# With a mark each, all regions are told apart without their colours.
+MARKERS = {"hand": "P", "region1": "o", "region2": "^", "region3": "s", "region4": "D"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,7 @@ def _style(ink: Ink) -> dict[str, Any]:
     return {
         "text.color": ink.text,
         "font.size": POINT,
-        "axes.prop_cycle": cycler(color=ink.regions),
+        "axes.prop_cycle": cycler(color=[ink.hand, ink.region1, ink.region2]),
         "axes.edgecolor": ink.rule,
         "axes.labelcolor": ink.text,
         "axes.labelsize": POINT,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from boneage.report.drawing import POINT, Ink, Picture, draw, legend
+from boneage.report.drawing import MARKERS, POINT, Ink, Picture, draw, legend
 from boneage.report.placement import Placement
 from boneage.report.tables import SweepRow
 from boneage.report.wording import ANNOTATED, FOUND
@@ -40,7 +40,7 @@ def sweep_figure(thresholds: list[float], rows: list[SweepRow], score: str, labe
             axes.plot(
                 pair.scores["threshold"],
                 pair.scores[score],
-                "o",
+                MARKERS[pair.region],
                 color=getattr(ink, pair.region),
                 markersize=5,
             )
@@ -82,12 +82,12 @@ def placement_figure(placement: Placement) -> Picture:
                 ha="right",
                 va="bottom",
             )
-        for (region, points), marker in zip(placement.centres.items(), "o^sD", strict=False):
+        for region, points in placement.centres.items():
             axes.scatter(
                 points[:, 0],
                 points[:, 1],
                 s=16,
-                marker=marker,
+                marker=MARKERS[region],
                 alpha=0.6,
                 linewidths=0,
                 color=getattr(ink, region),

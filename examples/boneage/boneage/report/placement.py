@@ -45,7 +45,7 @@ def place(samples: Samples, found: Mapping[str, Found]) -> Placement | None:
     origin, along = _frame(boxes)
     length = np.linalg.norm(along, axis=1, keepdims=True)
     centres, shares = {}, {}
-    for region in filter(DISCRIMINATIVE.__contains__, found):
+    for region in (name for name in DISCRIMINATIVE if name in found):
         valid = found[region].valid[rows]
         points = _centres(found[region].boxes[rows])[valid]
         centres[region] = _in_frame(points, origin[valid], along[valid])

@@ -137,7 +137,7 @@ def find(
     network = LocalizerNetwork(own, config.bins, plan, region)
     load_network(network, attention / "network.safetensors")
     network.to(pick_device(config.hardware))
-    erased = before if plan.erased_for(region) else ()
+    erased = before if plan.erasing == "images" else ()
     images = attention_input(own, samples, attention, prepared, erased)
     heatmaps = attend(network, images, signed_sex(samples.male)).heatmaps
     shapes = torch.from_numpy(samples.shapes)
@@ -169,10 +169,8 @@ def choose_threshold(
     and where it is not to be chosen.
     """
     own = config.localization.localizer(region)
-    choose, score = (
-        sweep(config, region, heatmaps, samples, part)
-        for part in (splits.BOXES_CHOOSE, splits.BOXES_SCORE)
-    )
+    choose = sweep(config, region, heatmaps, samples, splits.BOXES_CHOOSE)
+    score = sweep(config, region, heatmaps, samples, splits.BOXES_SCORE) if choose else {}
     pairs: dict[str, dict[str, Any]] = {
         name: {
             **max(table, key=lambda row: row["mean_iou"]),

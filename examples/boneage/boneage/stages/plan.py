@@ -46,7 +46,7 @@ class RunStages:
         place = REGIONS.index(region)
         return self.attention[REGIONS[place - 1]] if self.warm_start and place else None
 
-    def found(self) -> tuple[str, ...]:
+    def needed(self) -> tuple[str, ...]:
         """The regions that are found: those to be cut out, and those that these need before."""
         needed = {*self.cut, *(name for own in self.cut for name in found_before(own))}
         last = max((REGIONS.index(name) for name in needed), default=-1)
