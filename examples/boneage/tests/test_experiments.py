@@ -178,15 +178,15 @@ def test_the_chosen_row_is_that_of_the_least_validation_error() -> None:
         months = " ".join(str(value + error) for value in (100, 120, 140))
         return base | {"validation_mae": validation, "test": test, "months": months}
 
-    errors = [(9, 8), (8, 7), (6, 6.8), (7, 5)]
+    errors = [(9, 8), (8, 7), (6, 6.8), (8, 7), (7, 6), (7, 6.5), (7, 5)]
     networks = [[network(*both), network(*both)] for both in errors]
     said = {"command": "boneage claim gain"}
-    results = summarize(experiment, networks, [None] * 4, config) | said
+    results = summarize(experiment, networks, [None] * 7, config) | said
     assert results["chosen"] == "O+H as streams"
     page = write_page(results)
     assert "The validation images find O+H as streams best: on the test images it saves 15%" in page
     assert "15% of the error of O by L1 (15% to 15%)" in page
-    first = summarize(experiment, [[network(1, 1)] * 2, *networks[1:]], [None] * 4, config) | said
+    first = summarize(experiment, [[network(1, 1)] * 2, *networks[1:]], [None] * 7, config) | said
     assert "The validation images find O by L1 best.\n" in write_page(first)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from boneage.config import Config, Fusion, Loss, Model, Region
@@ -269,18 +269,22 @@ def _crops(config: Config) -> Experiment:
 
 
 def _gain(config: Config) -> Experiment:
-    """L1 on the whole image, and single networks by the expectation loss beside it."""
-    return Experiment(
-        "claim-gain",
-        "The best single network against L1 on the whole image",
-        (
-            Row("O by L1"),
-            Row("O", None, ("whole",), "ldl"),
-            _as_streams("O+H", "ldl"),
-            Row("H+R1+R2", None, _seen("H+R1+R2"), "ldl"),
-        ),
-        chooses=True,
+    """L1 on the whole image, and single networks by the expectation loss beside it.
+
+    Each that sees the whole image is asked about its mirror image too, L1's as well.
+    """
+    whole = (
+        Row("O by L1"),
+        Row("O", None, ("whole",), "ldl"),
+        _as_streams("O+H", "ldl"),
     )
+    mirrored = (
+        replace(row, label=f"{row.label}, mirror image too", changes={"reading.mirror": True})
+        for row in whole
+    )
+    rows = (*whole, *mirrored, Row("H+R1+R2", None, _seen("H+R1+R2"), "ldl"))
+    title = "The best single network against L1 on the whole image"
+    return Experiment("claim-gain", title, rows, chooses=True)
 
 
 def _controls(config: Config) -> Experiment:
