@@ -68,7 +68,7 @@ WAYS = {"": {}, _MORE: THREE_REGIONS, _ONE_NETWORK: ONE_NETWORK}
 """Ways to find regions, by what the table calls them: what each changes in the configuration."""
 
 _IN_WORDS = {
-    _MORE: "is a region that the paper does not have, found with Regions 1 and 2 erased.",
+    _MORE: "it is a region that the paper does not have, found with Regions 1 and 2 erased.",
     _ONE_NETWORK: "one training has found both regions: a second classifier reads the features "
     "that the first one's region leaves.",
 }
