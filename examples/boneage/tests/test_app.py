@@ -16,6 +16,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -228,7 +229,8 @@ def test_the_figure_marks_the_age_and_its_interval(predictor: Predictor, upload:
     (reading,) = predictor.read([upload.stem], [predictor.film(Patient(upload, male=True))])
     assert reading.distribution is not None
     axes = Figure().add_subplot()
-    plot_distribution(axes, Ink(*["black"] * 5), reading, reading.distribution)
+    ink = Ink(**{field.name: "black" for field in fields(Ink)})
+    plot_distribution(axes, ink, reading, reading.distribution)
     curve, *marks = axes.lines
     ages, probabilities = curve.get_data()
     assert np.average(ages, weights=probabilities) * 12 == pytest.approx(reading.months, abs=0.01)
