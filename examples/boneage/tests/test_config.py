@@ -58,6 +58,13 @@ def test_every_region_can_be_seen_drawn_and_written() -> None:
             assert f"rect.{region} {{ stroke: var(--{region})" in style
 
 
+def test_only_a_region_has_a_section() -> None:
+    plan = Localization(region2={"size": 65, "pool": "max"}, regions=4)
+    assert [plan.localizer(region).size for region in plan.found] == [129, 193, 65, 65, 65]
+    with pytest.raises(ValueError, match="not in tuple"):
+        plan.localizer("region9")
+
+
 @pytest.mark.parametrize("name", presets())
 @pytest.mark.parametrize("region", Localization().found)
 def test_an_override_leaves_sections_alone_that_share_its_anchor(name: str, region: str) -> None:

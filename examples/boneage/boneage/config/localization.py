@@ -81,7 +81,8 @@ class Localization(Section):
 
     def localizer(self, region: str) -> Localizer:
         """The section of a region, whose network may be that of another."""
-        own: Localizer = getattr(self, region if region in SECTIONS else SECTIONS[-1])
+        place = min(REGIONS.index(region), len(SECTIONS) - 1)
+        own: Localizer = getattr(self, SECTIONS[place])
         if not self.second(region):
             return own
         return self.region1.model_copy(update={name: getattr(own, name) for name in ASKED})

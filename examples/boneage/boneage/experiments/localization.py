@@ -98,25 +98,25 @@ def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, 
     plan = config.localization.model_copy(update={"thresholds": thresholds})
     swept = config.model_copy(update={"localization": plan})
     pairs, told = [], set()
-    every = [(way, *one) for way, stages in ways.items() for one in stages.regions.items()]
-    for way, region, stage in every:
-        if stage.folder in told:
-            continue
-        told.add(stage.folder)
-        heatmaps = torch.from_numpy(read_array(stage / "heatmaps.npy"))
-        chosen = read_json(stage / "threshold.json")
-        tables = sweep(swept, region, heatmaps, samples, splits.BOXES_SCORE)
-        pairs += [
-            {
-                "way": way,
-                "region": region,
-                "annotated": name,
-                "count": len(samples.boxed_rows(name, splits.BOXES_SCORE)),
-                "chosen": chosen["pairs"][name]["threshold"],
-                "scores": scores,
-            }
-            for name, scores in tables.items()
-        ]
+    for way, stages in ways.items():
+        for region, stage in stages.regions.items():
+            if stage.folder in told:
+                continue
+            told.add(stage.folder)
+            heatmaps = torch.from_numpy(read_array(stage / "heatmaps.npy"))
+            chosen = read_json(stage / "threshold.json")
+            tables = sweep(swept, region, heatmaps, samples, splits.BOXES_SCORE)
+            pairs += [
+                {
+                    "way": way,
+                    "region": region,
+                    "annotated": name,
+                    "count": len(samples.boxed_rows(name, splits.BOXES_SCORE)),
+                    "chosen": chosen["pairs"][name]["threshold"],
+                    "scores": scores,
+                }
+                for name, scores in tables.items()
+            ]
     if not pairs:
         raise UserError("Table I: the data set has no boxes.csv to score the regions by")
     return {
