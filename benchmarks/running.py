@@ -4,6 +4,8 @@ Run: python benchmarks/running.py   (the whole run is `make demo`'s, some minute
 """
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -209,4 +211,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Processes that crop import the main script, with all that this one needs, which would count as
+    # cropping: three seconds of the eight. As a module it is left alone, like the command's own.
+    command = [sys.executable, "-c", "import running; running.main()"]
+    subprocess.run(command, cwd=Path(__file__).parent, check=True)

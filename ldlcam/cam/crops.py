@@ -89,10 +89,11 @@ def crop_and_resize(
 
 
 def _check_list(images: Sequence[Tensor], boxes: Tensor) -> None:
-    for index, image in enumerate(images):
-        check_tensor(f"images[{index}]", image, "C H W", "floating", C=images[0].shape[0])
     if len(images) == 0:
         raise ValueError("images: expected at least one in a list, got none")
+    check_tensor("images[0]", images[0], "C H W", "floating")
+    for index, image in enumerate(images):
+        check_tensor(f"images[{index}]", image, "C H W", "floating", C=images[0].shape[0])
     if len(images) != len(boxes):
         raise ValueError(f"images: expected {len(boxes)}, one per box, got {len(images)}")
 

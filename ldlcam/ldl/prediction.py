@@ -200,9 +200,17 @@ class LabelDistribution(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """Variance, in the squared unit of the bins; its root is `stddev`."""
+        """Variance, in the squared unit of the bins."""
         deviations = self._centers() - self.mean[..., None]
         return (self.probs * deviations.square()).sum(-1)
+
+    @property
+    def stddev(self) -> Tensor:
+        """Standard deviation, in the unit of the bins; where it is 0, so is its gradient."""
+        variance = self.variance
+        # The root's own gradient at 0 is infinite, and NaN once it meets the variance's.
+        certain = variance == 0
+        return variance.masked_fill(certain, 1).sqrt().masked_fill(certain, 0)
 
     def entropy(self) -> Tensor:
         """Entropy of the density, in nats; of the probabilities, where bins are 1 wide."""

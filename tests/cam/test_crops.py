@@ -297,6 +297,10 @@ def test_errors() -> None:
         ValueError, match=r"images\[1\]: expected shape \(C, H, W\) with C = 3, got"
     ):
         crop_and_resize([images[0], images[0, 0]], boxes, (4, 4))
+    with pytest.raises(TypeError, match=r"images\[0\]: expected a tensor"):
+        crop_and_resize([images[0].tolist()], boxes[:1], (4, 4))
+    with pytest.raises(ValueError, match=r"images\[0\]: expected shape \(C, H, W\), got \(\)"):
+        crop_and_resize([images[0, 0, 0, 0]], boxes[:1], (4, 4))
     with pytest.raises(TypeError, match="images: expected a tensor of floating dtype"):
         crop_and_resize((images * 255).to(torch.uint8), boxes, (4, 4))
     with pytest.raises(

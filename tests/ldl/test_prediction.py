@@ -337,6 +337,7 @@ class TestEdgeCases:
             return (
                 prediction.mean,
                 prediction.variance,
+                prediction.stddev,
                 prediction.entropy(),
                 prediction.median,
                 prediction.cdf(values),
@@ -346,6 +347,15 @@ class TestEdgeCases:
             )
 
         assert torch.autograd.gradcheck(views, logits)
+
+    def test_gradient_of_the_spread_of_one_that_is_certain_is_zero(self) -> None:
+        logits = torch.tensor([[0.0, 2000.0, 0.0], [0.0, 1.0, 0.0]], requires_grad=True)
+        stddev = LabelDistribution(logits, Bins(1, 3)).stddev
+        assert stddev[0] == 0
+        assert stddev[1] > 0
+        (gradient,) = torch.autograd.grad(stddev.sum(), logits)
+        assert gradient[0].tolist() == [0, 0, 0]
+        assert gradient[1, 0] > 0 > gradient[1, 1]
 
 
 class TestBatches:
