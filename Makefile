@@ -50,6 +50,7 @@ format: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
+	cd examples/boneage && $(BIN)/mypy
 
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
@@ -63,5 +64,5 @@ benchmarks: $(INSTALLED)
 
 clean:
 	rm -rf build dist docs/_build examples/boneage/build examples/boneage/dist
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/boneage/.hypothesis
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/boneage/.hypothesis examples/boneage/.mypy_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

@@ -50,8 +50,7 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
         until: The last stage, one of `STAGES`.
     """
     last = STAGES.index(until)
-    backbones = {own.backbone for own in (*config.localization.localizers(), config.training)}
-    data = open_folder(config, backbones, folder, console)
+    data = open_folder(config, config.backbones, folder, console)
     stages = plan_stages(config, folder, data)
     # Only now, so that a refused command leaves a run's own configuration alone.
     write_config(config, folder)

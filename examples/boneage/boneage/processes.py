@@ -10,8 +10,9 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from torch import distributed
@@ -23,7 +24,8 @@ P = ParamSpec("P")
 _PATIENCE = timedelta(days=365)
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """Which of how many processes this is; what they share is dealt out to them in turn."""
 
     rank: int = 0
@@ -114,4 +116,5 @@ def first_alone() -> Iterator[None]:
 @functools.cache
 def _patient_group() -> distributed.ProcessGroup:
     """For waiting; in the group that networks are trained with, nobody is late for minutes."""
-    return distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    return cast(distributed.ProcessGroup, group)  # all processes are in it

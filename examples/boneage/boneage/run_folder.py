@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -108,6 +108,18 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read a .npz file whole, with the file's name in the message when it cannot be read."""
     with _reading_arrays(path), open(path, "rb") as file, np.load(file) as arrays:
         return dict(arrays)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, array)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a .npz file of arrays by their names, whole or not at all."""
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from ldlcam import LabelDistribution
 from boneage.config import REGIONS
 from boneage.model_folder import TrainedModel
 from boneage.readings import Reading
-from boneage.report.drawing import Ink, Picture, draw
+from boneage.report.drawing import Ink, Picture, draw, whole_numbers
 from boneage.report.environment import templates
 from boneage.report.pictures import grey_picture
 from boneage.report.wording import FOUND
@@ -153,7 +153,7 @@ def plot_distribution(
     axes.axvline(age, color=ink.text, linewidth=1.4)
     axes.set(xlabel="age (years)", ylabel="probability", xlim=(ages[0], ages[-1]))
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(axes)
 
 
 def _render(template: str, **words: object) -> str:

@@ -20,7 +20,7 @@ from boneage.data.samples import Samples
 from boneage.networks.backbones import FeatureNetwork
 from boneage.networks.devices import pick_device
 from boneage.networks.regressor import Standardize
-from boneage.run_folder import Stage, atomic_path, read_array
+from boneage.run_folder import Stage, read_array, write_array
 
 _FILE = "features.npy"
 
@@ -51,8 +51,7 @@ def extract(config: Config, stage: Stage, data: Path, prepared: Stage, console: 
             maps = network(to_float(batch.images.to(device)))
             parts.append(F.adaptive_avg_pool2d(maps, plan.grid).flatten(1).cpu())
             progress.advance(bar, len(batch.images))
-    with atomic_path(stage / _FILE) as temporary:
-        np.save(temporary, torch.cat(parts).numpy())
+    write_array(stage / _FILE, torch.cat(parts).numpy())
 
 
 def load_features(stage: Stage, samples: Samples) -> dict[str, Features]:

@@ -64,7 +64,8 @@ class HeadTrainer:
                 optimizer, trial["learning_rate"], total_steps=plan.epochs * steps
             )
             for _ in range(plan.epochs):
-                for rows in torch.randperm(len(learn.months)).split(plan.batch_size):
+                order = torch.randperm(len(learn.months))
+                for rows in torch.split(order, plan.batch_size):
                     optimizer.zero_grad()
                     criterion(network(learn.inputs[rows]), learn.months[rows]).backward()
                     optimizer.step()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from ldlcam import (
     Bins,
@@ -17,7 +16,7 @@ from ldlcam import (
 from torch import Tensor
 
 from boneage.networks.regressor import as_distribution
-from boneage.run_folder import Stage, atomic_path, read_arrays
+from boneage.run_folder import Stage, read_arrays, write_arrays
 from boneage.stages.statistics import age_errors
 
 _FILE = "outputs.npz"
@@ -30,8 +29,7 @@ Outputs = dict[str, Tensor]
 def save_outputs(stage: Stage, outputs: Mapping[str, Sequence[Tensor]]) -> None:
     """Write `outputs.npz`, an array a part."""
     arrays = {part: torch.stack(list(seeds)).numpy() for part, seeds in outputs.items()}
-    with atomic_path(stage / _FILE) as temporary:
-        np.savez(temporary, **arrays)
+    write_arrays(stage / _FILE, arrays)
 
 
 def load_outputs(stage: Stage) -> Outputs:

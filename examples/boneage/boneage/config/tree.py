@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from boneage.config.data import BinRange, PhantomData, Split, Table
 from boneage.config.experiments import Experiments, LossComparison
 from boneage.config.localization import REGIONS, Localization
-from boneage.config.networks import Hardware
+from boneage.config.networks import Backbone, Hardware
 from boneage.config.overrides import replaced
 from boneage.config.reading import Reading
 from boneage.config.section import Section, Seed
@@ -82,6 +82,16 @@ class Config(Section):
                     f"{2 * count} on, got {size}"
                 )
         return self
+
+    @property
+    def drawn(self) -> PhantomData | None:
+        """The phantom, where no radiographs are given."""
+        return self.phantom if self.data is None else None
+
+    @property
+    def backbones(self) -> set[Backbone]:
+        """Those of all networks of a run."""
+        return {own.backbone for own in self.localization.localizers()} | {self.training.backbone}
 
     def members(self, name: str) -> tuple[Model, ...]:
         """The models whose answers are mixed under that name: an ensemble's, or one alone."""

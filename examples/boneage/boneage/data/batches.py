@@ -112,7 +112,7 @@ def loader(
     return DataLoader(
         dataset,
         batch_sampler=_Shares(batches, share, equal=shuffle),
-        collate_fn=_as_it_is,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # the data set gives whole batches
         # For the seeds of workers, of which there are none. An epoch's order is drawn from torch's
         # own generator when its first batch is asked for, so that can be set before.
         generator=torch.Generator(),
@@ -136,7 +136,7 @@ class _Shares(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rank, count = self.share
+        rank, count = self.share.rank, self.share.count
         for batch in self.batches:
             end = len(batch) // count * count if self.equal else len(batch)
             yield batch[rank:end:count]

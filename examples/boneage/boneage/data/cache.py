@@ -150,7 +150,7 @@ def array_file(path: Path, count: int, size: int) -> Iterator[Callable[[np.ndarr
         def write(part: np.ndarray) -> None:
             # Several files are open at once: the message has to name the one that failed.
             with writing(path):
-                file.write(part)
+                file.write(part.data)
 
         yield write
 

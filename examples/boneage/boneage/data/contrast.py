@@ -20,14 +20,14 @@ def even_contrast(image: np.ndarray, how: str) -> np.ndarray:
         of the image. A constant image becomes constant, never NaN.
     """
     if how == "none":
-        return np.clip(image, 0, 1)
+        return image.clip(0, 1)
     if how not in ("percentile", "local"):
         raise ValueError(f"how: expected 'none', 'percentile' or 'local', got {how!r}")
     low, high = _range(image)
     if low == high:
         return np.full_like(image, 0.5)
     if how == "percentile":
-        even = image - low
+        even: np.ndarray = image - low
         even /= high - low
         return np.clip(even, 0, 1, out=even)
     return _even_locally(image, high - low)
@@ -57,7 +57,7 @@ def _even_locally(image: np.ndarray, span: float) -> np.ndarray:
     # cost more than what is computed in them. The floor keeps the noise of empty areas down: about
     # four of 255 greys on a usual film.
     deviation += 0.025 * span
-    even = np.subtract(image, mean, out=mean)
+    even: np.ndarray = np.subtract(image, mean, out=mean)
     even *= 0.2
     even /= deviation
     even += 0.5
@@ -66,9 +66,11 @@ def _even_locally(image: np.ndarray, span: float) -> np.ndarray:
 
 def _enlarge(part: np.ndarray, shape: tuple[int, ...], step: int) -> np.ndarray:
     grid = Image.fromarray(part)
-    box = (0, 0, shape[1] / step, shape[0] / step)
-    return np.array(grid.resize(shape[::-1], Image.Resampling.BILINEAR, box=box))
+    height, width = shape
+    box = (0, 0, width / step, height / step)
+    return np.array(grid.resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
 def _step(image: np.ndarray, side: int) -> int:
-    return max(1, max(image.shape) // side)
+    longer: int = max(image.shape)
+    return max(1, longer // side)

@@ -108,7 +108,7 @@ def _shown(header: Dataset) -> np.ndarray:
         for each in (stored, ends)
     )
     low, high = bounds.min(), bounds.max()
-    grey = np.clip((shown - low) / max(high - low, 1e-6), 0, 1)
+    grey: np.ndarray = np.clip((shown - low) / max(high - low, 1e-6), 0, 1)
     if header.PhotometricInterpretation == "MONOCHROME1":
         grey = 1 - grey
     if "PixelPaddingValue" in header:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ def processors() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def read_ahead(read: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+def read_ahead(read: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R, None, None]:
     """As `map`, by threads, which are so many items ahead and no further.
 
     Decoders and numpy leave the interpreter to others while they work, so that networks can run

@@ -12,7 +12,7 @@ import numpy as np
 
 from boneage.config import TRUTH
 from boneage.errors import UserError
-from boneage.run_folder import TEXT, atomic_path
+from boneage.run_folder import TEXT, atomic_path, write_array, write_arrays
 
 _TABLE, _TRUTH, _COVARIATES = "samples.csv", "truth.npz", "covariates.npy"
 _HEADER = ("id", "part", "months", "male", "height", "width", "path")
@@ -68,10 +68,8 @@ class Samples:
                 height, width = self.shapes[row].tolist()
                 age, sex = float(self.months[row]), bool(self.male[row])
                 writer.writerow((id, self.parts[row], age, sex, height, width, self.paths[row]))
-        with atomic_path(folder / _TRUTH) as temporary:
-            np.savez(temporary, **self.truth)
-        with atomic_path(folder / _COVARIATES) as temporary:
-            np.save(temporary, self.covariates)
+        write_arrays(folder / _TRUTH, self.truth)
+        write_array(folder / _COVARIATES, self.covariates)
 
     @classmethod
     def load(cls, folder: Path) -> Samples:

@@ -131,8 +131,8 @@ def find_table(folder: Path, table: Table = _RSNA) -> Path:
         wanted = "{}: no CSV or XLSX table with an {}, {} and {}".format(folder, *names)
         raise UserError("\n  ".join([wanted, *others]))
     if len(tables) > 1:
-        names = ", ".join(path.name for path in tables)
-        raise UserError(f"{folder}: more than one table of ages ({names}); keep one")
+        several = ", ".join(path.name for path in tables)
+        raise UserError(f"{folder}: more than one table of ages ({several}); keep one")
     return tables[0]
 
 

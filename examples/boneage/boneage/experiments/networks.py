@@ -83,13 +83,13 @@ class Network:
 
     def _floor(self) -> float | None:
         """The least error that could be reached, which only of the phantom is known."""
-        if self.config.data is not None:
+        if not self.config.drawn:
             return None
         found = {name: self.stages.regions[name] for name in self.stages.needed()}
         falls_on = {
             name: read_json(stage / "threshold.json")["falls_on"] for name, stage in found.items()
         }
-        return list(floors(self.config, falls_on).values())[-1]
+        return list(floors(self.config, self.config.drawn, falls_on).values())[-1]
 
 
 def _regions(row: Row) -> tuple[str, ...] | None:

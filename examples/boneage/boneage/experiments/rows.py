@@ -289,7 +289,7 @@ def _gain(config: Config) -> Experiment:
 
 def _controls(config: Config) -> Experiment:
     """Whole image and regions on every variant of the phantom, which tell ages elsewhere or not."""
-    if config.phantom is None or config.data is not None:
+    if not config.drawn:
         raise UserError("claim controls: the controls are drawn; give a preset that draws, no data")
     rows = [
         Row(letters, None, _seen(letters), "ldl", {"phantom.variant": variant}, series=variant)

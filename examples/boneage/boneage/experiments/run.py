@@ -55,9 +55,7 @@ class Paper:
     @cached_property
     def data(self) -> Path:
         """The folder of the radiographs, once what can be checked has been."""
-        plan, own = self.config.localization, self.config.training
-        backbones = {one.backbone for one in (*plan.localizers(), own)}
-        data = open_folder(self.config, backbones, self.folder, self.console)
+        data = open_folder(self.config, self.config.backbones, self.folder, self.console)
         write_config(self.config, self.folder)
         return data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import timm
 import torch
@@ -28,6 +29,9 @@ class FeatureNetwork(nn.Module):
     Attributes:
         channels: Channels of the feature map.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: Backbone):
         super().__init__()
@@ -65,15 +69,16 @@ def check_backbone(config: Backbone) -> None:
         FeatureNetwork(config.model_copy(update={"pretrained": False}))
 
 
-def _create(config: Backbone) -> nn.Module:
+def _create(config: Backbone) -> Any:
     packaged = config.pretrained and config.name == _PACKAGED
+    cut: dict[str, Any] = {"output_stride": config.stride} if config.dilated else {}
     try:
         network = timm.create_model(
             config.name,
             features_only=True,
             out_indices=(_index(config),),
             pretrained=config.pretrained and not packaged,
-            **({"output_stride": config.stride} if config.dilated else {}),
+            **cut,
         )
     except UserError:
         raise
@@ -98,7 +103,7 @@ def _index(config: Backbone) -> int:
         raise UserError(f"backbone {config.name!r}: timm has no network of that name")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        features = timm.create_model(config.name, features_only=True)
+        features: Any = timm.create_model(config.name, features_only=True)
     # All maps of the network: some networks leave the first out unless they are asked for it.
     strides = [map["reduction"] for map in features.feature_info.info]
     if config.dilated:
@@ -123,9 +128,10 @@ def _freeze(network: nn.Module, config: Backbone) -> None:
             weights[name].requires_grad_(False)
 
 
-def _normalization(network: nn.Module) -> tuple[Tensor, Tensor]:
+def _normalization(network: Any) -> tuple[Tensor, Tensor]:
     config = network.pretrained_cfg if hasattr(network, "pretrained_cfg") else network.default_cfg
-    return tuple(torch.tensor(config[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(config[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    return mean, std
 
 
 def _load_packaged(network: nn.Module) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from boneage.config import Hardware
 from boneage.errors import UserError
 from boneage.processes import local_rank
 
-_AVAILABLE = {
+_AVAILABLE: dict[str, Callable[[], bool]] = {
     "cuda": torch.cuda.is_available,
     "mps": torch.backends.mps.is_available,
     "cpu": lambda: True,

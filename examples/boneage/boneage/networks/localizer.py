@@ -129,6 +129,5 @@ def _smoothed(maps: Tensor, deviation: float) -> Tensor:
     reach = math.ceil(3 * deviation)
     # Nothing lies beyond the border; the filter itself would mirror the map there.
     framed = F.pad(maps, (reach,) * 4)
-    return gaussian_blur(framed[:, None], 2 * reach + 1, deviation)[
-        :, 0, reach:-reach, reach:-reach
-    ]
+    blurred: Tensor = gaussian_blur(framed[:, None], 2 * reach + 1, deviation)
+    return blurred[:, 0, reach:-reach, reach:-reach]

@@ -60,11 +60,10 @@ class AgeNetwork(nn.Module):
 
     def _look(self, images: Tensor) -> Tensor:
         """What is to be seen, whatever the sex."""
-        if not self.streams:
-            return self.pool(self.convolution(self.features(images))).flatten(1)
-        each = rearrange(images, "n r h w -> (n r) 1 h w")
-        seen = self.pool(self.convolution(self.features(each)))
-        return rearrange(seen, "(n r) c h w -> n (r c h w)", r=images.shape[1])
+        streams = images.shape[1] if self.streams else 1
+        each = rearrange(images, "n (s r) h w -> (n s) r h w", s=streams)
+        seen: Tensor = self.pool(self.convolution(self.features(each)))
+        return rearrange(seen, "(n s) c h w -> n (s c h w)", s=streams)
 
     def _read(self, seen: Tensor, sex: Tensor, covariates: Tensor | None) -> Tensor:
         told = self.standardize(covariates, len(seen)).to(seen.dtype)

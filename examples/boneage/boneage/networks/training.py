@@ -10,7 +10,7 @@ import signal
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning
 import torch
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanAbsoluteError
 
 from boneage.config import Augmentation, Hardware, Localizer, Schedule, Training
-from boneage.data.batches import Batch, augment, to_float
+from boneage.data.batches import Batch, RegionDataset, augment, to_float
 from boneage.errors import UserError
 from boneage.networks.devices import pick_device
 from boneage.networks.localizer import LocalizerNetwork
@@ -237,7 +237,7 @@ def fit(
             checkpoints=_WholeCheckpoints(),
             # Processes wait for the gradient of every weight but those that are looked for.
             unused=own_share().count > 1
-            and _some_unused(task.network, train.dataset.__getitems__([0])),
+            and _some_unused(task.network, cast(RegionDataset, train.dataset).__getitems__([0])),
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )

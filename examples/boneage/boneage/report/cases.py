@@ -72,10 +72,10 @@ class Case:
 
 def evenly_by_age(rows: np.ndarray, samples: Samples, count: int) -> np.ndarray:
     """So many of the rows, spread evenly over the order of their ages; all when there are fewer."""
-    by_age = rows[np.argsort(samples.months[rows], kind="stable")]
-    if len(by_age) <= count:
-        return by_age
-    return by_age[((np.arange(count) + 0.5) * len(by_age) / count).astype(int)]
+    by_age: np.ndarray = rows[np.argsort(samples.months[rows], kind="stable")]
+    if len(by_age) > count:
+        by_age = by_age[((np.arange(count) + 0.5) * len(by_age) / count).astype(int)]
+    return by_age
 
 
 def annotated_rows(samples: Samples, count: int) -> np.ndarray:

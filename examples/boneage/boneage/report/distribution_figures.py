@@ -42,7 +42,8 @@ def distribution_figure(
         figure = plot_distributions(predicted, label, torch.tensor([truth]))
         axes = figure.axes[0]
         # The page explains all of these figures at once.
-        axes.get_legend().remove()
+        if legend := axes.get_legend():
+            legend.remove()
         axes.set_xlabel("age (months)")
         return figure
 

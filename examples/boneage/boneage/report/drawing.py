@@ -120,6 +120,13 @@ def legend(axes: Axes, columns: int = 2) -> None:
     )
 
 
+def whole_numbers(axes: Axes) -> None:
+    """Ticks at whole numbers alone, as of years, along the horizontal axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
 def _picture(make: Callable[[Ink], Figure], alt: str, width: float, height: float) -> Picture:
     light, dark = (_render(make, ink, (width, height)) for ink in (LIGHT, _DARK))
     return Picture(light, dark, round(100 * width), round(100 * height), alt)
@@ -137,7 +144,7 @@ def _render(make: Callable[[Ink], Figure], ink: Ink, size: tuple[float, float]) 
     return drawn_picture(file.getvalue())
 
 
-def _style(ink: Ink) -> dict[str, Any]:
+def _style(ink: Ink) -> Any:
     """Settings of matplotlib for everything that a figure does not set itself."""
     from matplotlib.rcsetup import cycler
 

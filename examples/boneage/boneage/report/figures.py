@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from boneage.report.drawing import MARKERS, POINT, Ink, Picture, draw, legend
+from boneage.report.drawing import MARKERS, POINT, Ink, Picture, draw, legend, whole_numbers
 from boneage.report.placement import Placement
 from boneage.report.tables import SweepRow
 from boneage.report.wording import ANNOTATED, FOUND
@@ -142,7 +142,7 @@ def age_error_figure(
         ages, medians = _running_median(truth / 12, error)
         axes.plot(ages, medians, color=ink.text, linewidth=1.6, label="median")
         axes.set(xlabel="true age (years)", ylabel="error (months)", ylim=(-reach, reach))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes)
         legend(axes, columns=3)
 
     middle = np.median(error)
@@ -188,7 +188,7 @@ def bland_altman_figure(model: str, error: np.ndarray, truth: np.ndarray, reach:
             ylabel="reading - truth (months)",
             ylim=(-reach, reach),
         )
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes)
 
     return draw(
         plot,

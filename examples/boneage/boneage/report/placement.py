@@ -86,4 +86,5 @@ def _shares(points: np.ndarray, boxes: Mapping[str, np.ndarray]) -> dict[str, fl
 
 
 def _centres(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+    middle: np.ndarray = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return middle

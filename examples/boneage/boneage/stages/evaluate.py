@@ -15,7 +15,7 @@ import torch
 from ldlcam import LabelDistribution, expected_calibration_error, mean_crps, pointing_game
 
 from boneage import phantom
-from boneage.config import DISCRIMINATIVE, TRUTH, Config
+from boneage.config import DISCRIMINATIVE, TRUTH, Config, PhantomData
 from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.networks.bins import make_bins
@@ -47,7 +47,7 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
         The metrics.
     """
     samples = Samples.load(stages.prepared.folder)
-    metrics = {
+    metrics: dict[str, Any] = {
         "preset": config.preset,
         "data": describe_data(config, samples),
         "seed": config.seed,
@@ -59,10 +59,10 @@ def evaluate(config: Config, folder: Path, stages: RunStages) -> dict[str, Any]:
         "versions": versions(),
         "configuration": config.model_dump(mode="json", exclude={"data"}),
     }
-    if config.data is None:
+    if config.drawn:
         found = metrics["localization"].items()
         falls_on = {region: scores["falls_on"] for region, scores in found}
-        metrics["ages"]["floors"] = floors(config, falls_on)
+        metrics["ages"]["floors"] = floors(config, config.drawn, falls_on)
     metrics["seconds"] = stages.seconds()
     write_json(folder / "metrics.json", metrics)
     _write_predictions(folder / "predictions.csv", samples, stages.ages)
@@ -82,13 +82,13 @@ def describe_data(config: Config, samples: Samples) -> dict[str, Any]:
         "images": len(samples),
         "parts": dict(zip(parts.tolist(), counts.tolist(), strict=True)),
     }
-    if config.data is None:
+    if config.data:
+        described["name"] = config.data.resolve().name
+    elif config.phantom:
         described |= {
             "name": f"phantom ({config.phantom.variant})",
             "phantom_fingerprint": phantom.fingerprint(),
         }
-    else:
-        described["name"] = config.data.resolve().name
     return described
 
 
@@ -243,11 +243,14 @@ def test_distributions(
     return states
 
 
-def floors(config: Config, falls_on: Mapping[str, str | None]) -> dict[str, float]:
+def floors(
+    config: Config, drawn: PhantomData, falls_on: Mapping[str, str | None]
+) -> dict[str, float]:
     """The least MAE that each model could reach, from the phantom regions that it sees.
 
     Args:
         config: The configuration.
+        drawn: The phantom that its images are of.
         falls_on: The annotated region that each found one falls on; None for none of them.
     """
     everything = {"carpal", "metacarpal", "forearm", "phalanges"}
@@ -261,7 +264,7 @@ def floors(config: Config, falls_on: Mapping[str, str | None]) -> dict[str, floa
     def floor(name: str) -> float:
         seen = {region for model in config.members(name) for region in model.regions}
         regions = set().union(*(sees[region] for region in seen))
-        return phantom.bayes_floor(sorted(regions), config.phantom.variant)
+        return phantom.bayes_floor(sorted(regions), drawn.variant)
 
     names_of_all = (*(model.name for model in config.training.models), *config.reading.ensembles)
     return {name: floor(name) for name in names_of_all}

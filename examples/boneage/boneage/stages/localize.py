@@ -24,7 +24,7 @@ from boneage.networks.regions import attend, erase_regions, exclude_regions, fin
 from boneage.networks.storage import load_backbone, load_network, save_network
 from boneage.networks.training import LocalizerTask, fit
 from boneage.processes import first_alone, leads, own_share, together
-from boneage.run_folder import Stage, atomic_path, read_array, read_arrays, write_json
+from boneage.run_folder import Stage, read_array, read_arrays, write_array, write_arrays, write_json
 from boneage.stages.prepare import whole_path
 
 # Below this mean IoU a region and an annotated one merely touch.
@@ -143,12 +143,11 @@ def find(
     shapes = torch.from_numpy(samples.shapes)
     earlier = [Found.load(stage).of(slice(None)) for stage in before]
     heatmaps = exclude_regions(heatmaps, earlier, shapes)
-    with atomic_path(stage / "heatmaps.npy") as temporary:
-        np.save(temporary, heatmaps.numpy())
+    write_array(stage / "heatmaps.npy", heatmaps.numpy())
     threshold = choose_threshold(config, region, heatmaps, samples)
     regions = find_regions(heatmaps, shapes, own, plan, threshold["threshold"])
-    with atomic_path(stage / "regions.npz") as temporary:
-        np.savez(temporary, boxes=regions.boxes.numpy(), valid=regions.valid.numpy())
+    found = {"boxes": regions.boxes.numpy(), "valid": regions.valid.numpy()}
+    write_arrays(stage / "regions.npz", found)
     write_json(stage / "threshold.json", threshold)
     missed = int((~regions.valid).sum())
     console.print(

@@ -134,7 +134,10 @@ def plan_keyed(
             data_key,
             *(regions[_FOUND_BY[name]].key for name in model.regions if name != "whole"),
         )
-        own = model.model_dump(exclude={"seed", "fusion"}), _learned_with(config.for_model(model))
+        own: Any = (
+            model.model_dump(exclude={"seed", "fusion"}),
+            _learned_with(config.for_model(model)),
+        )
         if model.fusion != "channels":  # what was trained before there was a choice stays done
             own = *own, model.fusion
         return stage(f"model-{model.name}", seen, shared, *own)

@@ -49,7 +49,7 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
     if problems:
         raise Problems(data, problems)
     # An id with any box at all is kept out of training, also where no score uses that box.
-    boxed = {name: boxes[name].keys() for name in truth}
+    boxed = {name: set(boxes[name]) for name in truth}
     boxed["annotated"] = {id for by_id in boxes.values() for id in by_id}
     parts = split_ids(ids, boxed, config.split)
     write_split(stage / "split.csv", parts)

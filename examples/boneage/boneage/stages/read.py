@@ -17,7 +17,7 @@ from boneage.networks.devices import pick_device
 from boneage.networks.reading import Calibration, ask_all
 from boneage.networks.regressor import AgeNetwork, mix
 from boneage.networks.storage import load_network, save_network
-from boneage.run_folder import Stage, atomic_path, read_arrays, write_json
+from boneage.run_folder import Stage, read_arrays, write_arrays, write_json
 from boneage.stages.crop import model_images
 
 _OUTPUTS = "outputs.npz"
@@ -74,12 +74,10 @@ def write_ages(
     error = (ages.months[chose] - months[chose]).abs().mean()
     save_network(calibration, stage / "calibration.safetensors")
     write_json(stage / "reading.json", {"validation_mae": float(error)})
-    with atomic_path(stage / _OUTPUTS) as temporary:
-        np.savez(temporary, outputs=outputs.numpy(), other=other.numpy())
-    with atomic_path(stage / "predictions.npz") as temporary:
-        np.savez(
-            temporary,
-            rows=rows,
-            **{name: column.numpy() for name, column in ages._asdict().items()},
-            other_sex_months=calibration(other).months.numpy(),
-        )
+    write_arrays(stage / _OUTPUTS, {"outputs": outputs.numpy(), "other": other.numpy()})
+    predictions = {
+        "rows": rows,
+        **{name: column.numpy() for name, column in ages._asdict().items()},
+        "other_sex_months": calibration(other).months.numpy(),
+    }
+    write_arrays(stage / "predictions.npz", predictions)

@@ -87,8 +87,8 @@ def _script() -> dict[str, str]:
 def _seeds(config: Config) -> dict[str, int]:
     """All seeds that decided anything, by what they decided."""
     seeds = {"networks and bootstrap": config.seed, "split": config.split.seed}
-    if config.data is None and config.phantom is not None:
-        seeds["phantom"] = config.phantom.seed
+    if config.drawn:
+        seeds["phantom"] = config.drawn.seed
     own = {model.name: model.seed for model in config.training.models}
     return seeds | {f"model {name}": seed for name, seed in own.items() if seed is not None}
 
