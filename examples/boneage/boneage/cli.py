@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -324,9 +324,22 @@ def phantom(
 
 
 def main() -> None:
-    """Run the command; problems with the input end in one message, not in a traceback."""
+    """Run the command; problems that can be mended end in one message, not in a traceback."""
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(1)
+        _end_with(str(error))
+    except RuntimeError as error:
+        import torch
+
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        _end_with(
+            "the GPU's memory is full; lower batch_size (schedule.accumulate makes up for it) or "
+            f"size, or set hardware.accelerator=cpu, and run again to go on ({error})"
+        )
+
+
+def _end_with(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(1)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.numpy import load_file
 
+from boneage import cli
 from boneage.config import Config, load_config
 from boneage.data.samples import Samples
 from boneage.errors import UserError
@@ -545,6 +547,20 @@ def test_command_line_says_one_message_and_no_traceback(tmp_path: Path) -> None:
         assert result.returncode == 1, result
         assert expected in result.stderr
         assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_full_memory_of_a_gpu_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory."))
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert "the GPU's memory is full; lower batch_size" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "app", Mock(side_effect=RuntimeError("another")))
+    with pytest.raises(RuntimeError, match="another"):
+        cli.main()
 
 
 def test_metrics_file_is_strict_json(finished: Path) -> None:
