@@ -22,6 +22,7 @@ class Run(NamedTuple):
     title: str
     command: str
     cores: str = "two CPU cores"
+    note: str = ""
 
 
 RUNS = {
@@ -40,6 +41,8 @@ RUNS = {
     "rsna100": Run(
         "RSNA radiographs at 100 px",
         "boneage run --preset rsna100 --data rsna100 --out runs/rsna100",
+        note="The preset has changed since: Regions 1 and 2 were found in activation maps, without "
+        "smoothing (`localization.region1.heatmap=activation`, `smoothing=0`).",
     ),
 }
 
@@ -62,6 +65,7 @@ def page(name: str, metrics: dict[str, Any]) -> str:
     ]
     if "phantom_fingerprint" in data:
         lines.append(f"Fingerprint of the generator: `{data['phantom_fingerprint']}`.")
+    lines += ["", run.note] if run.note else []
     lines += ["", "## Regions", "", *_regions(metrics["localization"])]
     picture = f"{name}-regions.jpg"
     if (HERE / picture).exists():

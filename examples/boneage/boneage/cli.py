@@ -30,7 +30,7 @@ Preset = Annotated[
     str | None,
     typer.Option(
         help="demo, phantom, rsna100, losses, tables, paper, smoke, or a YAML file "
-        "(default: the run's own configuration, else demo)."
+        "(default: the run's own configuration, else demo, or tables for the paper's)."
     ),
 ]
 Data = Annotated[
@@ -62,13 +62,14 @@ def _configure(
     devices: int | None,
     nodes: int | None,
     changes: list[str] | None,
+    usual: str = "demo",
 ) -> Config:
-    """The preset asked for, else the run's own configuration, else the demo, with the changes."""
+    """The preset asked for, else the run's own configuration, else the usual, with the changes."""
     own = out / "config.yaml"
     options = {"devices": devices, "num_nodes": nodes}
     asked = [f"hardware.{name}={value}" for name, value in options.items() if value is not None]
     config = load_config(
-        preset or (str(own) if own.exists() else "demo"), [*(changes or []), *asked]
+        preset or (str(own) if own.exists() else usual), [*(changes or []), *asked]
     )
     return config if data is None else config.model_copy(update={"data": data.absolute()})
 
@@ -242,7 +243,8 @@ def table(
     changes: Overrides = None,
 ) -> None:
     """Reproduce a table of the paper: train what it needs, and lay its figures beside ours."""
-    _reproduce("table", number, _configure(out, preset, data, devices, nodes, changes), out)
+    config = _configure(out, preset, data, devices, nodes, changes, usual="tables")
+    _reproduce("table", number, config, out)
 
 
 @app.command()
@@ -258,7 +260,8 @@ def figure(
     """Reproduce a figure of the paper: train what it needs, and draw it."""
     if number not in (1, 3, 4, 5):
         raise UserError(f"figure {number}: expected one of 1, 3, 4, 5")
-    _reproduce("figure", number, _configure(out, preset, data, devices, nodes, changes), out)
+    config = _configure(out, preset, data, devices, nodes, changes, usual="tables")
+    _reproduce("figure", number, config, out)
 
 
 # Named here, since what makes them imports torch.
@@ -278,7 +281,8 @@ def claim(
     """Look into a claim of the paper beside its tables: train what tells, and show it."""
     if name not in CLAIMS:
         raise UserError(f"claim {name!r}: expected one of {', '.join(CLAIMS)}")
-    _reproduce("claim", name, _configure(out, preset, data, devices, nodes, changes), out)
+    config = _configure(out, preset, data, devices, nodes, changes, usual="tables")
+    _reproduce("claim", name, config, out)
 
 
 def _reproduce(kind: str, which: int | str, config: Config, out: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from ldlcam import LabelDivergenceLoss, gaussian_labels
 from rich.console import Console
+from typer.testing import CliRunner
 
 from boneage import cli
 from boneage.config import Config, Region, load_config
@@ -20,11 +21,19 @@ from boneage.data.samples import Samples
 from boneage.errors import UserError
 from boneage.experiments import attention, distributions
 from boneage.experiments.attention import claim_page
+from boneage.experiments.figure import draw_table
 from boneage.experiments.localization import threshold_page
 from boneage.experiments.networks import Network, beside_others, read_line
 from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.results import summarize
-from boneage.experiments.rows import _LETTERS, EXPERIMENTS, ONE_NETWORK, THREE_REGIONS, Row
+from boneage.experiments.rows import (
+    _LETTERS,
+    EXPERIMENTS,
+    ONE_NETWORK,
+    THREE_REGIONS,
+    Experiment,
+    Row,
+)
 from boneage.experiments.run import _NO_AGES, Paper
 from boneage.networks import backbones
 from boneage.networks.bins import make_bins
@@ -148,7 +157,8 @@ def test_controls_are_trained_each_on_a_phantom_of_its_own(tmp_path: Path) -> No
     )
     # Nothing can be read from the films of the third: the floor is the error of one age for all.
     floors = {row["series"]: row["floor"] for row in results["rows"] if row["label"] == "O"}
-    assert floors["no-age"] > 30 > 5 > floors["default"] == pytest.approx(floors["shortcut"])
+    assert floors["no-age"] > 30 > 5 > floors["default"]
+    assert floors["shortcut"] is None  # its marker tells more than all bones
     for first, *others in (results["rows"][i : i + 4] for i in range(0, 16, 4)):
         assert first["gain_on_first"] is None
         for row in others:
@@ -157,37 +167,119 @@ def test_controls_are_trained_each_on_a_phantom_of_its_own(tmp_path: Path) -> No
             assert row["gain_on_partner"] is None
 
 
-def test_the_chosen_row_is_that_of_the_least_validation_error() -> None:
-    config = load_config("smoke", SMALL)
-    experiment = EXPERIMENTS["claim-gain"](config)
-    base = {
-        "data": {
-            "name": "hands",
-            "images": 9,
-            "parts": dict.fromkeys(("train", "validation", "test"), 3),
-        },
+def _figures(validation: float, error: float, **own: Any) -> dict[str, Any]:
+    """What a network has written that errs by so many months on each of three images."""
+    parts = dict.fromkeys(("train", "validation", "test"), 3)
+    return {
+        "data": {"name": "hands", "images": 9, "parts": parts},
         "truth": "100 120 140",
+        "months": " ".join(str(value + error) for value in (100, 120, 140)),
+        "test": {"mae": error, "rmse": error, "cs6": 0.5, "cs12": 0.5},
+        "validation_mae": validation,
+        "constant": 33.0,
         "versions": {},
         "coverage90": None,
         "distributions": {},
         "seconds": {"training": 1.0},
+        **own,
     }
 
-    def network(validation: float, error: float) -> dict[str, Any]:
-        test = {"mae": error, "rmse": error, "cs6": 0.5, "cs12": 0.5}
-        months = " ".join(str(value + error) for value in (100, 120, 140))
-        return base | {"validation_mae": validation, "test": test, "months": months}
 
+def test_the_chosen_row_is_that_of_the_least_validation_error() -> None:
+    config = load_config("smoke", SMALL)
+    experiment = EXPERIMENTS["claim-gain"](config)
     errors = [(9, 8), (8, 7), (6, 6.8), (8, 7), (7, 6), (7, 6.5), (7, 5)]
-    networks = [[network(*both), network(*both)] for both in errors]
+    networks = [[_figures(*both), _figures(*both)] for both in errors]
     said = {"command": "boneage claim gain"}
     results = summarize(experiment, networks, [None] * 7, config) | said
     assert results["chosen"] == "O+H as streams"
     page = write_page(results)
     assert "The validation images find O+H as streams best: on the test images it saves 15%" in page
     assert "15% of the error of O by L1 (15% to 15%)" in page
-    first = summarize(experiment, [[network(1, 1)] * 2, *networks[1:]], [None] * 7, config) | said
+    first = summarize(experiment, [[_figures(1, 1)] * 2, *networks[1:]], [None] * 7, config) | said
     assert "The validation images find O by L1 best.\n" in write_page(first)
+
+
+def test_a_variation_is_compared_with_the_row_that_it_varies() -> None:
+    config = load_config("smoke", SMALL)
+    rows = (
+        Row("O", series="L1"),
+        Row("H", series="L1"),
+        Row("O", series="expectation loss"),
+        Row("O, mirror image too", series="expectation loss", varies="O"),
+    )
+    experiment = Experiment("ways", "Ways", rows)
+    networks = [[_figures(9, error)] for error in (8, 7, 5, 4.5)]
+    results = summarize(experiment, networks, [None] * 4, config) | {"command": "boneage ways"}
+    gains = [row["gain_on_varied"] for row in results["rows"]]
+    assert gains[:3] == [None] * 3
+    assert gains[3]["gain"] == pytest.approx(0.5)
+    page = write_page(results)
+    assert "| as a variation |" in page
+    assert "0.50 (0.50 to 0.50)" in page.splitlines()[-5]
+    assert "one age for all, the median of the training images, errs by 33.0." in page
+    assert "age networks from seeds 0, 1, on regions that were found once" in page
+    (*_, last) = csv.DictReader(write_csv(results).splitlines())
+    assert float(last["gain_on_varied"]) == pytest.approx(0.5)
+
+
+def test_a_corrected_row_tells_of_its_corrected_distributions() -> None:
+    states = {"as trained": {"crps": 7.0, "sd": 22.0}, "corrected": {"crps": 6.0, "sd": 18.0}}
+    rows = (Row("O"), Row("O, temperature", changes={"reading.temperature": True}))
+    plain = {"as trained": states["as trained"]}
+    networks = [[_figures(9, 8, distributions=told)] for told in (plain, states)]
+    experiment = Experiment("ways", "Ways", rows)
+    results = summarize(experiment, networks, [None] * 2, load_config("smoke", SMALL))
+    assert [(row["crps"], row["sd"]) for row in results["rows"]] == [(7.0, 22.0), (6.0, 18.0)]
+
+
+def test_every_series_is_drawn() -> None:
+    rows = tuple(Row("O", series=f"data {i}") for i in range(6))
+    networks = [[_figures(9, i)] for i in range(6)]
+    experiment = Experiment("many", "Many", rows)
+    results = summarize(experiment, networks, [None] * 6, load_config("smoke", SMALL))
+    (axes,) = draw_table(results).axes
+    drawn = {line.get_label() for line in axes.lines if line.get_marker() == "o"}
+    assert drawn == {f"data {i}" for i in range(6)}
+
+
+def test_what_cannot_be_made_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    backbones = "experiments.backbones=[tf_efficientnet_lite0,resnot50]"
+    with pytest.raises(UserError, match="'resnot50': timm has no network of that name"):
+        _paper(tmp_path, backbones).table(2)
+    with pytest.raises(
+        UserError, match=r"Table I: .*boxes\.csv has no boxes to score by"
+    ):
+        _paper(tmp_path / "plain", "phantom.boxed=0").table(1)
+    assert not list(tmp_path.rglob("model-*")) + list(tmp_path.rglob("attention-*"))
+    for twice in ("seeds=[0,0]", "sizes=[112,112]"):
+        with pytest.raises(UserError, match="each value once"):
+            load_config("smoke", [f"experiments.{twice}"])
+
+
+def test_a_claim_without_boxes_is_a_table_all_the_same() -> None:
+    row = {
+        "label": "65 px",
+        "data": {"name": "hands", "images": 9},
+        "against": {},
+        "threshold": 0.2,
+        "validation_mae": 30.0,
+    }
+    said = {"title": "Hands", "command": "boneage claim hand", "said": "So.", "region": "hand"}
+    lines = claim_page({**said, "rows": [row]}).splitlines()
+    assert [line.count("|") for line in lines[-3:]] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("command", [("table", "4"), ("figure", "1"), ("claim", "delta")])
+def test_the_paper_is_tried_small(
+    command: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Config] = []
+    monkeypatch.setattr(cli, "_reproduce", lambda kind, which, config, out: asked.append(config))
+    for words in ((), ("--preset", "smoke")):
+        done = CliRunner().invoke(cli.app, [*command, "--out", str(tmp_path), *words])
+        assert done.exit_code == 0
+    assert [config.preset for config in asked] == ["tables", "smoke"]
 
 
 def test_controls_need_phantoms(tmp_path: Path) -> None:
@@ -319,7 +411,7 @@ def test_table_1_scores_as_the_run_has_chosen(made: Path) -> None:
             swept = {row["threshold"]: row for row in pair["scores"]}
             assert all(swept[row["threshold"]] == row for row in own["score"])
             # The paper's tau of 50 as a share of the maximum.
-            assert 0.161 in swept
+            assert 0.165 in swept
     assert "0.722 / 0.965" in (made / "table-1.md").read_text()
 
 

@@ -32,7 +32,7 @@ from boneage.networks.regions import attend, erase_regions, exclude_regions, fin
 from boneage.networks.regressor import AgeNetwork, tell
 from boneage.networks.storage import load_backbone, load_network, save_network
 from boneage.networks.training import LocalizerTask
-from boneage.stages.localize import sweep
+from boneage.stages.localize import choose_threshold, sweep
 
 TINY = Backbone(name="test_resnet.r160_in1k", pretrained=False, stride=8)
 BINS = BinRange(first=1, last=24, step=1)
@@ -385,6 +385,16 @@ def test_a_sweep_takes_each_annotated_region_where_it_is_annotated() -> None:
             assert 0 < row["mean_iou"] < 1
     assert [row["threshold"] for row in tables["Wrist"]] == [0.3, 0.8]
     assert sweep(config, "region1", heatmaps, samples, "boxes-score") == {}
+    # A region falls on what it overlaps at the threshold that is taken, whatever others would do.
+    maps = torch.zeros(count, 8, 8)
+    maps[:, 1:6, 1:6] = 0.5
+    maps[:, 3, 3] = 1
+    for threshold, falls_on in ((0.3, "Wrist"), (0.9, None)):
+        told = [f"localization.region1.{own}" for own in ("choose=false", f"threshold={threshold}")]
+        config = load_config("smoke", ["localization.thresholds=[0.3, 0.8]", *told])
+        chosen = choose_threshold(config, "region1", maps, samples)
+        assert (chosen["threshold"], chosen["falls_on"]) == (threshold, falls_on)
+        assert chosen["nearest"] == "Wrist"
 
 
 def test_margin_widens_regions_but_not_past_the_image() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from boneage.config.networks import Backbone
 from boneage.config.section import Count, Fraction, Positive, Section, Seed
@@ -64,3 +64,10 @@ class Experiments(Section):
         *(0, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
     )
     deltas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 15, 20, 30)
+
+    @field_validator("*")
+    @classmethod
+    def _each_once(cls, values: tuple[float | str, ...]) -> tuple[float | str, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"each value once, got {', '.join(map(str, values))}")
+        return values

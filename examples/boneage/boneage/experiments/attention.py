@@ -128,7 +128,7 @@ def claim_page(results: dict[str, Any]) -> str:
         f'"{FOUND[region]}". The paper says: {results["said"]} The error is that of the age at '
         "the network's highest output, on the validation images, in months.",
         "",
-        f"| | validation error | {' | '.join(titles)} | threshold |",
+        _line("", "validation error", *titles, "threshold"),
         "|---|---:|" + "---:|" * (len(names) + 1),
     ]
     for row in rows:
@@ -138,5 +138,9 @@ def claim_page(results: dict[str, Any]) -> str:
             for one in scores
         ]
         error = number(row["validation_mae"], 1)
-        lines.append(f"| {row['label']} | {error} | {' | '.join(cells)} | {row['threshold']:g} |")
+        lines.append(_line(row["label"], error, *cells, f"{row['threshold']:g}"))
     return "\n".join(lines) + "\n"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"

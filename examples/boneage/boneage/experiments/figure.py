@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072b2", "#c65200", "#9b3f83", "#3f7a4a")
+_COLOURS = ("#0072b2", "#c65200", "#9b3f83", "#3f7a4a", "#7a6a00", "#5b6770", "#1f8a8a", "#a83232")
 _GREY = "#7a828a"
 
 
@@ -22,7 +23,7 @@ def draw_table(results: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.4, height), layout="constrained", dpi=150)
     axes = figure.add_subplot()
     series = list(dict.fromkeys(row["series"] for row in rows))
-    for name, colour in zip(series, _COLOURS, strict=False):
+    for name, colour in zip(series, cycle(_COLOURS), strict=False):
         own = [row for row in rows if row["series"] == name]
         (_along if results["axis"] else _beside)(axes, own, labels, colour, name)
     if results["axis"]:

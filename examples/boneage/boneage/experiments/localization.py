@@ -11,9 +11,10 @@ import torch
 from ldlcam import crop_and_resize, jet_to_fraction, plot_regions, scale_boxes
 from rich.console import Console
 
-from boneage.config import Config
+from boneage.config import TRUTH, Config
 from boneage.data import splits
 from boneage.data.batches import to_float
+from boneage.data.boxes import read_boxes
 from boneage.data.contrast import even_contrast
 from boneage.data.images import read_radiograph
 from boneage.data.samples import Samples
@@ -60,8 +61,15 @@ PUBLISHED = {
         80: (0.553, 0.730),
     },
 }
-TAUS = {round(jet_to_fraction(tau), 3): tau for tau in (20, 30, 40, 50, 60, 80)}
-"""The paper's thresholds by what they are as shares of a map's maximum."""
+
+
+def _share(tau: int) -> float:
+    """The share of a map's maximum at which the paper's threshold cuts, as its code takes it."""
+    return jet_to_fraction(tau, strict=True)
+
+
+TAUS = {round(_share(tau), 3): tau for tau in (20, 30, 40, 50, 60, 80)}
+"""The paper's thresholds by what they are as such shares; its 10 keeps the whole image."""
 
 _MORE, _ONE_NETWORK = "one more", "features erased"
 WAYS = {"": {}, _MORE: THREE_REGIONS, _ONE_NETWORK: ONE_NETWORK}
@@ -73,6 +81,19 @@ _IN_WORDS = {
     "that the first one's region leaves.",
 }
 _FRAME = (512, 384)
+
+
+def check_boxes(data: Path) -> None:
+    """Refuse a data set that has nothing to score regions by.
+
+    Raises:
+        UserError: If it has no boxes.
+    """
+    path = data / "boxes.csv"
+    boxes = read_boxes(path) if path.exists() else {}
+    names = dict.fromkeys(name for names in TRUTH.values() for name in names)
+    if not any(boxes.get(name) for name in names):
+        raise UserError(f"Table I: {path} has no boxes to score by, of {', '.join(names)}")
 
 
 def localize(config: Config, data: Path, stages: RunStages, console: Console) -> None:
@@ -118,7 +139,7 @@ def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, 
                 for name, scores in tables.items()
             ]
     if not pairs:
-        raise UserError("Table I: the data set has no boxes.csv to score the regions by")
+        raise UserError("Table I: too few images have boxes to score the regions by")
     return {
         "name": "table-1",
         "title": "Table I: where the regions are found",
@@ -193,7 +214,7 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
                 linewidth=1.5,
                 label=_title(pair),
             )
-            marks = [(jet_to_fraction(tau), both[place]) for tau, both in published.items()]
+            marks = [(_share(tau), both[place]) for tau, both in published.items()]
             if marks:
                 axes.plot(*zip(*marks, strict=True), "x", color=getattr(LIGHT, pair["region"]))
         axes.set(xlabel="threshold (share of the map's maximum)", ylabel=label, ylim=(-0.02, 1.02))

@@ -15,7 +15,7 @@ from boneage.data.samples import Samples
 from boneage.experiments.rows import Row
 from boneage.pipeline import do_task, run_tasks
 from boneage.run_folder import Stage, read_json, write_json
-from boneage.stages.evaluate import age_scores, floors, provenance, test_predictions
+from boneage.stages.evaluate import age_scores, constant_error, floors, provenance, test_predictions
 from boneage.stages.plan import Place, RunStages, plan_keyed
 
 # Of a stage's key, so much tells folders apart.
@@ -74,22 +74,24 @@ class Network:
         return {
             **provenance(self.config, samples),
             "seed": self.config.training.models[0].seed,
+            "prepared": self.stages.prepared.folder.name,
             **age_scores(self.config, samples, told),
             "floor": self._floor(),
+            "constant": constant_error(samples),
             "months": _line(test_predictions(told, rows)["months"]),
             "truth": _line(samples.months[rows]),
             "seconds": {"training": round(sum(stage.seconds for stage in trained), 1)},
         }
 
     def _floor(self) -> float | None:
-        """The least error that could be reached, which only of the phantom is known."""
+        """The least error that could be reached, which only of the phantom is known, if at all."""
         if not self.config.drawn:
             return None
         found = {name: self.stages.regions[name] for name in self.stages.needed()}
         falls_on = {
             name: read_json(stage / "threshold.json")["falls_on"] for name, stage in found.items()
         }
-        return list(floors(self.config, self.config.drawn, falls_on).values())[-1]
+        return floors(self.config, self.config.drawn, falls_on).get(list(self.stages.ages)[-1])
 
 
 def _regions(row: Row) -> tuple[str, ...] | None:

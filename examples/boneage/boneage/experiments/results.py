@@ -33,8 +33,8 @@ def summarize(
 
     Returns:
         The rows, each with the means over its seeds, and what it gains in months, paired over the
-        test images: on the first row of the same data, and where its label is in another series
-        of the same data before, on that.
+        test images: on the first row of the same data; where its label is in another series of the
+        same data before, on that; and on the row that it varies.
     """
     known = [figures for figures in networks if figures]
 
@@ -46,9 +46,10 @@ def summarize(
         return paired_difference(_months(before), _months(figures), truth, **sampling)
 
     rows: list[Figures] = []
-    # What gains are on: the first networks of a data set, and of a label on it.
+    # What gains are on: the first networks of a data set, of a label on it, and of a row.
     first: dict[str, Sequence[Figures]] = {}
     partners: dict[tuple[str, str], Sequence[Figures]] = {}
+    named: dict[tuple[str, str, str], Sequence[Figures]] = {}
     for row, figures, reason in zip(experiment.rows, networks, missing, strict=True):
         described = _described(row) | {"missing": reason}
         if figures:
@@ -57,6 +58,9 @@ def summarize(
             described["gain_on_first"] = gain(first.setdefault(data, figures), figures)
             partner = partners.setdefault((data, row.label), figures)
             described["gain_on_partner"] = gain(partner, figures)
+            named[data, row.series, row.label] = figures
+            varied = named.get((data, row.series, row.varies), figures)
+            described["gain_on_varied"] = gain(varied, figures)
         rows.append(described)
     return {
         "name": experiment.name,
@@ -65,6 +69,7 @@ def summarize(
         "chosen": _best(rows) if experiment.chooses else None,
         "data": known[0][0]["data"] | {"name": ", ".join(first)},
         "seeds": list(config.experiments.seeds),
+        "seed": config.seed,
         "rows": rows,
         "versions": known[0][0]["versions"],
         "configuration": config.model_dump(mode="json", exclude={"data"}),
@@ -85,6 +90,7 @@ def _described(row: Row) -> Figures:
         "at": row.at,
         "published": row.published,
         "changes": dict(row.changes),
+        "varies": row.varies,
     }
 
 
@@ -95,17 +101,20 @@ def _months(figures: Sequence[Figures]) -> np.ndarray:
 
 def _means(figures: Sequence[Figures]) -> Figures:
     errors = [one["test"] for one in figures]
-    trained = [one["distributions"].get("as trained", {}) for one in figures]
+    # As its ages: of a row that corrects what its network says, the corrected ones.
+    told = [one["distributions"] for one in figures]
+    told = [states.get("corrected", states.get("as trained", {})) for states in told]
     return {
         "mae": _mean(one["mae"] for one in errors),
         "seeds_mae": [one["mae"] for one in errors],
         "floor": figures[0].get("floor"),
+        "constant": figures[0].get("constant"),
         "rmse": _mean(one["rmse"] for one in errors),
         "cs6": _mean(one["cs6"] for one in errors),
         "cs12": _mean(one["cs12"] for one in errors),
         "validation_mae": _mean(one["validation_mae"] for one in figures),
-        "crps": _mean(one.get("crps") for one in trained),
-        "sd": _mean(one.get("sd") for one in trained),
+        "crps": _mean(one.get("crps") for one in told),
+        "sd": _mean(one.get("sd") for one in told),
         "coverage90": _mean(one["coverage90"] for one in figures),
         "seconds": _mean(one["seconds"]["training"] for one in figures),
     }

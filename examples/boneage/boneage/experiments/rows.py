@@ -42,6 +42,7 @@ class Row:
         fusion: How the regions go through the backbone.
         at: Where the row lies on the axis of a figure.
         series: Which line of a figure it belongs to, or which column of a table.
+        varies: The label of a row before it, in its series, of which it is a variation.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Row:
     fusion: Fusion = "channels"
     at: float | None = None
     series: str = ""
+    varies: str = ""
 
     def models(self, seed: int) -> tuple[Model, ...]:
         """The networks from one seed, named after what they see and learn."""
@@ -186,16 +188,22 @@ def _past_the_paper() -> Iterator[Row]:
         "conformal": {"reading.conformal": True},
     }
     for loss, series in _LOSSES.items():
-        for way, changes in ways.items():
-            if loss != "l1" or way != "temperature":
-                yield Row(f"H+R1+R2, {way}", None, best, loss, changes, series=series)
+        rows = [
+            Row(f"H+R1+R2, {way}", None, best, loss, changes)
+            for way, changes in ways.items()
+            if loss != "l1" or way != "temperature"
+        ]
         others = (_seen("O"), _seen("H"), _seen("R1"))
-        yield Row("O, H, R1 and H+R1+R2 mixed", None, best, loss, {}, others, series=series)
-        for letters in ("H+R1+R2", "O+H+R1+R2"):
-            yield _as_streams(letters, loss, series=series)
-        yield _as_streams("H+R1+R2+R3", loss, changes=THREE_REGIONS, series=series)
-        label = "H+R1+R2, both from one network"
-        yield Row(label, None, best, loss, ONE_NETWORK, series=series)
+        streams = _as_streams("H+R1+R2", loss)
+        rows += [
+            Row("O, H, R1 and H+R1+R2 mixed", None, best, loss, {}, others),
+            streams,
+            _as_streams("O+H+R1+R2", loss),
+            _as_streams("H+R1+R2+R3", loss, changes=THREE_REGIONS, varies=streams.label),
+            Row("H+R1+R2, both from one network", None, best, loss, ONE_NETWORK),
+        ]
+        for row in rows:
+            yield replace(row, series=series, varies=row.varies or "H+R1+R2")
 
 
 def _figure5a(config: Config) -> Experiment:
@@ -279,7 +287,12 @@ def _gain(config: Config) -> Experiment:
         _as_streams("O+H", "ldl"),
     )
     mirrored = (
-        replace(row, label=f"{row.label}, mirror image too", changes={"reading.mirror": True})
+        replace(
+            row,
+            label=f"{row.label}, mirror image too",
+            changes={"reading.mirror": True},
+            varies=row.label,
+        )
         for row in whole
     )
     rows = (*whole, *mirrored, Row("H+R1+R2", None, _seen("H+R1+R2"), "ldl"))

@@ -20,7 +20,7 @@ from boneage.experiments.networks import Network, beside_others
 from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.results import Figures, summarize
 from boneage.experiments.rows import EXPERIMENTS, Row
-from boneage.networks.backbones import MissingWeights
+from boneage.networks.backbones import MissingWeights, check_backbone
 from boneage.pipeline import open_folder, write_config
 from boneage.run_folder import atomic_path, write_json
 from boneage.stages.plan import RunStages, make_data_key, plan_keyed
@@ -78,6 +78,7 @@ class Paper:
     def table(self, number: int) -> None:
         """Make Table I to V: its JSON, page and figure, and of networks a CSV file."""
         if number == 1:
+            localization.check_boxes(self.data)
             found = {way: self._find(own) for way, own in localization.WAYS.items()}
             results = localization.threshold_table(self.config, found)
             self._write(results, localization.threshold_page, localization.draw_thresholds)
@@ -109,6 +110,10 @@ class Paper:
     def _compare(self, name: str) -> None:
         """Train what is missing of a table of networks, and write it."""
         experiment = EXPERIMENTS[name](self.config)
+        # All of them before the first is trained.
+        configs = [row.config(self.config, seed=0) for row in experiment.rows]
+        for backbone in {config.training.backbone for config in configs}:
+            check_backbone(backbone)
         trained, missing = zip(*map(self._train, experiment.rows), strict=True)
         if not any(trained):
             raise UserError(f"{experiment.title}: nothing could be trained: {missing[0]}")

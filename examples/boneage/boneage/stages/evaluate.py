@@ -143,8 +143,6 @@ def _ages(config: Config, samples: Samples, told: dict[str, Stage]) -> dict[str,
     truth = samples.months[rows]
     sampling = {"resamples": config.bootstrap, "seed": config.seed}
     predicted = {name: test_predictions(stage, rows) for name, stage in told.items()}
-    learn = samples.months[samples.rows(splits.TRAIN)]
-    constant = np.full(len(truth), np.median(learn))
     comparisons = {
         f"{first} vs {second}": paired_difference(
             predicted[first]["months"], predicted[second]["months"], truth, **sampling
@@ -153,9 +151,21 @@ def _ages(config: Config, samples: Samples, told: dict[str, Stage]) -> dict[str,
     }
     return {
         "models": {name: age_scores(config, samples, stage) for name, stage in told.items()},
-        "constant": age_errors(constant, truth, **sampling),
+        "constant": age_errors(_constant(samples), truth, **sampling),
         "comparisons": comparisons,
     }
+
+
+def _constant(samples: Samples) -> np.ndarray:
+    """One age for all test images: the median of those that train."""
+    median = np.median(samples.months[samples.rows(splits.TRAIN)])
+    return np.full(len(samples.rows(splits.TEST)), median)
+
+
+def constant_error(samples: Samples) -> float:
+    """Mean absolute error of one age for all test images, in months."""
+    truth = samples.months[samples.rows(splits.TEST)]
+    return float(np.abs(_constant(samples) - truth).mean())
 
 
 def age_scores(config: Config, samples: Samples, stage: Stage) -> dict[str, Any]:
@@ -248,6 +258,8 @@ def floors(
 ) -> dict[str, float]:
     """The least MAE that each model could reach, from the phantom regions that it sees.
 
+    There is none for what sees the shortcut's marker, which tells the age itself.
+
     Args:
         config: The configuration.
         drawn: The phantom that its images are of.
@@ -266,5 +278,9 @@ def floors(
         regions = set().union(*(sees[region] for region in seen))
         return phantom.bayes_floor(sorted(regions), drawn.variant)
 
+    def sees_marker(name: str) -> bool:
+        seen = {region for model in config.members(name) for region in model.regions}
+        return drawn.variant == "shortcut" and not seen.isdisjoint(("whole", "erased"))
+
     names_of_all = (*(model.name for model in config.training.models), *config.reading.ensembles)
-    return {name: floor(name) for name in names_of_all}
+    return {name: floor(name) for name in names_of_all if not sees_marker(name)}

@@ -178,23 +178,33 @@ def choose_threshold(
         }
         for name, table in choose.items()
     }
+    taken, chosen_on, falls_on = own.threshold, "configuration", None
     nearest = max(pairs, key=lambda name: pairs[name]["mean_iou"], default=None)
-    best = None if nearest is None else pairs[nearest]
-    chosen = best if own.choose else None
+    if nearest is not None:
+        if own.choose:
+            taken, chosen_on = pairs[nearest]["threshold"], splits.BOXES_CHOOSE
+        at = sweep(config, region, heatmaps, samples, splits.BOXES_CHOOSE, (taken,))
+        falls_on = nearest if at[nearest][0]["mean_iou"] >= _FALLS_ON else None
     return {
-        "threshold": chosen["threshold"] if chosen else own.threshold,
-        "chosen_on": splits.BOXES_CHOOSE if chosen else "configuration",
+        "threshold": taken,
+        "chosen_on": chosen_on,
         "nearest": nearest,
-        "falls_on": nearest if best and best["mean_iou"] >= _FALLS_ON else None,
+        "falls_on": falls_on,
         "pairs": pairs,
     }
 
 
 def sweep(
-    config: Config, region: str, heatmaps: torch.Tensor, samples: Samples, part: str
+    config: Config,
+    region: str,
+    heatmaps: torch.Tensor,
+    samples: Samples,
+    part: str,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, list[dict[str, float]]]:
     """Mean IoU and AP50 against each annotated region at every threshold (Table I's layout).
 
+    By default at those of the configuration.
     An annotated region of which the part has no boxes is left out.
     """
     plan = config.localization
@@ -207,7 +217,7 @@ def sweep(
     # Found once for all of them: the annotated regions are mostly those of the same images.
     every = np.unique(np.concatenate(list(boxed.values())))
     maps, shapes = heatmaps[torch.from_numpy(every)], torch.from_numpy(samples.shapes[every])
-    for threshold in plan.thresholds:
+    for threshold in plan.thresholds if thresholds is None else thresholds:
         found = find_regions(maps, shapes, own, plan, threshold).boxes.double()
         for name, rows in boxed.items():
             boxes = found[torch.from_numpy(np.searchsorted(every, rows))]
