@@ -65,7 +65,7 @@ def check_choice(name: str, value: object, options: Sequence[str]) -> None:
     Raises:
         ValueError: If it is not.
     """
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(option) for option in options)
         raise ValueError(f"{name}: expected one of {listed}, got {value!r}")
 
@@ -83,29 +83,62 @@ def check_mapping(name: str, value: object) -> None:
         raise ValueError(f"{name}: expected at least one, got none")
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is one number: Python's, numpy's, a compiler's, or a tensor ()."""
+    if isinstance(value, int | float):  # a compiler's numbers have a type, and no attributes
+        return True
+    single = not getattr(value, "ndim", 0)
+    return single and (hasattr(value, "__float__") or hasattr(value, "__index__"))
+
+
+def check_number(
+    name: str, value: float, expected: str = "a number", fits: Callable[[float], bool] | None = None
+) -> None:
+    """Check that an argument is one number, and in a range.
+
+    Args:
+        name: The argument's name, for the message.
+        value: The argument.
+        expected: What it should be, for the message.
+        fits: Whether a number is in the range; None takes any.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is out of the range.
+    """
+    number = is_number(value)
+    if not number or (fits is not None and not fits(value)):
+        error = ValueError if number else TypeError
+        raise error(f"{name}: expected {expected}, got {value!r}")
+
+
 def check_positive(name: str, value: float) -> None:
     """Check that a number is finite and above zero.
 
     Raises:
-        ValueError: If it is not.
+        TypeError: If it is not a number.
+        ValueError: If it is out of the range.
     """
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+    check_number(name, value, "a finite number above 0", lambda number: 0 < number < math.inf)
 
 
 def check_nonnegative(name: str, value: float) -> None:
     """Check that a number is finite and at least zero.
 
     Raises:
-        ValueError: If it is not.
+        TypeError: If it is not a number.
+        ValueError: If it is out of the range.
     """
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+    expected = "a finite number of at least 0"
+    check_number(name, value, expected, lambda number: 0 <= number < math.inf)
 
 
 def is_count(value: object, least: int = 1) -> bool:
     """Whether a value is a whole number that is large enough."""
-    # Whole numbers are what can be an index: numpy's and a compiler's are among them.
+    # Whole numbers are what can be an index: numpy's and a compiler's are among them. All tensors
+    # have the method.
+    if not is_number(value) or (isinstance(value, Tensor) and not _KINDS["integer"](value.dtype)):
+        return False
     return hasattr(value, "__index__") and value >= least  # type: ignore[operator]
 
 
@@ -113,30 +146,41 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Check that a number is whole and large enough.
 
     Raises:
-        ValueError: If it is not.
+        TypeError: If it is not a number.
+        ValueError: If it is not whole or too small.
     """
-    if not is_count(value, least):
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    expected = f"an integer of at least {least}"
+    check_number(name, value, expected, lambda number: is_count(number, least))
 
 
 def check_fraction(name: str, value: float) -> None:
     """Check that a number is in (0, 1].
 
     Raises:
-        ValueError: If it is not.
+        TypeError: If it is not a number.
+        ValueError: If it is out of the range.
     """
-    if isinstance(value, list | tuple) or not 0 < value <= 1:
-        raise ValueError(f"{name}: expected a number in (0, 1], got {value!r}")
+    check_number(name, value, "a number in (0, 1]", lambda number: 0 < number <= 1)
 
 
 def check_open_fraction(name: str, value: float) -> None:
     """Check that a number is in (0, 1).
 
     Raises:
-        ValueError: If it is not.
+        TypeError: If it is not a number.
+        ValueError: If it is out of the range.
     """
-    if not 0 < value < 1:
-        raise ValueError(f"{name}: expected a number in (0, 1), got {value!r}")
+    check_number(name, value, "a number in (0, 1)", lambda number: 0 < number < 1)
+
+
+def check_sequence(name: str, value: object, expected: str = "a sequence of numbers") -> None:
+    """Check that an argument is a list of things, an array or the like, and not a single one.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if is_number(value) or isinstance(value, str) or not hasattr(value, "__len__"):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
 
 
 def check_same_length(**tensors: Tensor) -> None:

@@ -1,7 +1,20 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 from ldlcam import _check
+
+Check = Callable[[str, Any], None]
+OF_FRACTIONS: list[Check] = [
+    _check.check_number,
+    _check.check_positive,
+    _check.check_nonnegative,
+    _check.check_fraction,
+    _check.check_open_fraction,
+]
 
 
 class TestCheckTensor:
@@ -74,8 +87,17 @@ class TestCheckTensor:
             _check.check_choice("z", "a", ("a", "b"))
             return 2 * x
 
+        @torch.compile(fullgraph=True, backend="eager", dynamic=True)
+        def times(x: torch.Tensor, share: float, count: int) -> torch.Tensor:
+            for check in OF_FRACTIONS:
+                check("share", share)
+            _check.check_count("count", count)
+            _check.check_count("x", len(x))
+            return share * count * x
+
         for n in (2, 3):
             assert double(torch.ones(n, 4), torch.ones(n)).sum() == 8 * n
+            assert times(torch.ones(n), n / 4, n).sum() == n**3 / 4
 
 
 def test_check_choice() -> None:
@@ -83,6 +105,58 @@ def test_check_choice() -> None:
     with pytest.raises(ValueError) as caught:
         _check.check_choice("pool", "mean", ("avg", "max"))
     assert str(caught.value) == "pool: expected one of 'avg', 'max', got 'mean'"
+    for value in (None, 3, ["avg"], np.array(["avg", "max"]), torch.zeros(2)):
+        with pytest.raises(ValueError, match="pool: expected one of 'avg', 'max', got"):
+            _check.check_choice("pool", value, ("avg", "max"))
+
+
+NO_NUMBERS = [
+    None,
+    "0.5",
+    [0.5],
+    np.array([0.5, 0.2]),
+    torch.tensor([0.5, 0.2]),
+    1j,
+    torch.nn.ReLU(),
+]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+@pytest.mark.parametrize("check", [*OF_FRACTIONS, _check.check_count])
+def test_what_is_no_number(check: Check, value: object) -> None:
+    with pytest.raises(TypeError, match=r"^x: expected an? .*(number|integer).*, got "):
+        check("x", value)
+    assert not _check.is_count(value)
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float64(0.5), torch.tensor(0.5)])
+def test_numbers(value: float) -> None:
+    for check in OF_FRACTIONS:
+        check("x", value)
+    with pytest.raises(ValueError, match=r"x: expected an integer of at least 1, got .*0\.5"):
+        _check.check_count("x", value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), torch.tensor(2)])
+def test_counts(value: int) -> None:
+    _check.check_count("x", value)
+    _check.check_positive("x", value)
+    with pytest.raises(ValueError, match=r"x: expected an integer of at least 3, got .*2"):
+        _check.check_count("x", value, 3)
+
+
+@pytest.mark.parametrize("value", [2.0, np.float64(2), torch.tensor(2.0), torch.tensor(True)])
+def test_counts_are_integers(value: Any) -> None:
+    with pytest.raises(ValueError, match="x: expected an integer of at least 1, got"):
+        _check.check_count("x", value)
+
+
+def test_check_sequence() -> None:
+    for value in ([], (1, 2), range(3), np.zeros(2), torch.zeros(2)):
+        _check.check_sequence("x", value)
+    for value in (None, 0.5, "0.5", np.float32(1), torch.tensor(1.0), torch.nn.ReLU()):
+        with pytest.raises(TypeError, match=r"^x: expected a sequence of numbers, got \w+$"):
+            _check.check_sequence("x", value)
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_same_length, check_tensor, is_count
+from ldlcam._check import check_number, check_same_length, check_tensor, is_count
 from ldlcam._precision import upcast
 
 Size = tuple[int, int] | Tensor
@@ -24,7 +24,7 @@ def pad_boxes(boxes: Tensor, margin: float) -> Tensor:
         (N, 4) in pixels; they may reach beyond the image (see `clip_boxes`).
 
     Raises:
-        TypeError: If the boxes are not a floating tensor.
+        TypeError: If the boxes are not a floating tensor, or the margin is not a number.
         ValueError: If they are not (N, 4), or the margin is not finite and above -0.5.
 
     Example:
@@ -34,8 +34,8 @@ def pad_boxes(boxes: Tensor, margin: float) -> Tensor:
         tensor([[ 9., 18., 21., 42.]])
     """
     check_tensor("boxes", boxes, "N 4", "floating")
-    if not -0.5 < margin < math.inf:
-        raise ValueError(f"margin: expected a finite number above -0.5, got {margin!r}")
+    expected = "a finite number above -0.5"
+    check_number("margin", margin, expected, lambda number: -0.5 < number < math.inf)
     starts, ends = boxes[:, :2], boxes[:, 2:]
     border = margin * (ends - starts)
     return torch.cat((starts - border, ends + border), 1)
@@ -48,7 +48,8 @@ def clip_boxes(boxes: Tensor, size: Size) -> Tensor:
 
     Args:
         boxes: (N, 4) in pixels, floating.
-        size: (height, width) of the images, a pair or an (N, 2) tensor.
+        size: (height, width) of the images, a pair or an (N, 2) tensor, where less than 1 counts
+            as 1.
 
     Returns:
         (N, 4) in pixels, within the image.
@@ -73,8 +74,9 @@ def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
 
     Args:
         boxes: (N, 4) in pixels of `from_size`, floating.
-        from_size: (height, width) the boxes are in, a pair or an (N, 2) tensor.
-        to_size: (height, width) they are wanted in, a pair or an (N, 2) tensor.
+        from_size: (height, width) the boxes are in, a pair or an (N, 2) tensor, where less than 1
+            counts as 1.
+        to_size: (height, width) they are wanted in, likewise.
 
     Returns:
         (N, 4) in pixels of `to_size`.
@@ -128,8 +130,13 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     unit = torch.tensor([0, 0, 1, 1], device=a.device)
     a, b = (torch.where(proper[:, None], boxes, unit.to(boxes.dtype)) for boxes in (a, b))
     starts, ends = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
-    intersection = (ends - starts).clamp(min=0).prod(1)
-    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - intersection
+    extents = torch.stack((ends - starts, a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]))
+    # Over the power of two below the larger, which changes no digit, areas have room.
+    larger = extents[1:].detach().amax(0)
+    extents = extents.clamp(min=0) / (larger / (2 * torch.frexp(larger).mantissa))
+    intersection, area, other = extents.prod(2)
+    # Of lines across each other, neither has an area left.
+    union = (area + other - intersection).clamp(min=torch.finfo(area.dtype).tiny)
     return torch.where(proper, intersection / union, 0)
 
 
@@ -214,8 +221,10 @@ def fill_boxes(boxes: Tensor, size: Size) -> Tensor:
     """Boxes with the whole image in place of those that are not proper.
 
     Args:
-        boxes: (N, 4) in pixels, floating; no area, NaN and infinities are improper.
-        size: (height, width) of the images, a pair or an (N, 2) tensor.
+        boxes: (N, 4) in pixels, floating; no area, NaN and infinities, also as sides, are
+            improper.
+        size: (height, width) of the images, a pair or an (N, 2) tensor, where less than 1 counts
+            as 1.
 
     Returns:
         (N, 4) in pixels, all of them proper.
@@ -237,8 +246,10 @@ def fill_boxes(boxes: Tensor, size: Size) -> Tensor:
 
 
 def proper_boxes(boxes: Tensor) -> Tensor:
-    """Which boxes are finite and have an area, (N,) bool."""
-    return boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    """Which boxes are finite, as are their sides, and have an area, (N,) bool."""
+    boxes = upcast(boxes)
+    extents = boxes[:, 2:] - boxes[:, :2]
+    return ((extents > 0) & extents.isfinite()).all(1)
 
 
 def check_size(name: str, size: object) -> tuple[int, int]:
@@ -260,4 +271,4 @@ def size_tensor(size: Size, name: str, like: Tensor) -> Tensor:
 
 def _width_height(size: Size, name: str, like: Tensor) -> Tensor:
     """Sizes as the boxes that go with them: (1 or N, 4) of width, height, width, height."""
-    return size_tensor(size, name, like).flip(1).repeat(1, 2)
+    return size_tensor(size, name, like).clamp(min=1).flip(1).repeat(1, 2)

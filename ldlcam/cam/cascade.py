@@ -1,13 +1,19 @@
 """Find a region, erase it, find the next."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ldlcam._check import check_choice, check_fraction, check_tensor
+from ldlcam._check import (
+    check_choice,
+    check_fraction,
+    check_nonnegative,
+    check_sequence,
+    check_tensor,
+    is_number,
+)
 from ldlcam.cam.boxes import clip_boxes, pad_boxes, scale_boxes
 from ldlcam.cam.erasing import Fill, erase_boxes
 from ldlcam.cam.levelsets import levelset_boxes
@@ -53,8 +59,13 @@ class AttentionCascade(nn.Module):
         fill: What takes a region's place, as for `erase_boxes`.
         value_range: The lowest and highest random value.
 
+    Attributes:
+        networks: The steps that are modules, in their order; one put in another's place draws the
+            maps from then on.
+
     Raises:
-        TypeError: If a step is not callable.
+        TypeError: If the steps are not a sequence of callables, or a threshold or the margin is not
+            a number.
         ValueError: If there is no step, or a threshold, the component or the margin is out of its
             range.
 
@@ -88,12 +99,15 @@ class AttentionCascade(nn.Module):
         value_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        if not steps:
+        check_sequence("steps", steps, "a sequence of modules or functions")
+        if len(steps) == 0:
             raise ValueError("steps: expected at least one, got none")
         for step in steps:
             if not callable(step):
                 raise TypeError(f"steps: expected callables, got {type(step).__name__}")
         # A scalar of torch or numpy is a number too, such as the best of a sweep.
+        if not is_number(threshold):
+            check_sequence("threshold", threshold, "a number, or a sequence of one for each step")
         thresholds = torch.as_tensor(threshold, dtype=torch.float64)
         if thresholds.ndim == 0:
             thresholds = thresholds.expand(len(steps))
@@ -105,16 +119,21 @@ class AttentionCascade(nn.Module):
         for value in self.thresholds:
             check_fraction("threshold", value)
         check_choice("component", component, ("largest", "peak"))
-        if not 0 <= margin < math.inf:
-            raise ValueError(f"margin: expected a finite number of at least 0, got {margin!r}")
-        self.steps = list(steps)
+        check_nonnegative("margin", margin)
         # So that they move, train and save with the cascade.
         self.networks = nn.ModuleList(step for step in steps if isinstance(step, nn.Module))
+        self._functions = [None if isinstance(step, nn.Module) else step for step in steps]
         self.component = component
         self.margin = margin
         self.exclude = exclude
         self.fill = fill
         self.value_range = value_range
+
+    @property
+    def steps(self) -> list[Callable[[Tensor], Tensor]]:
+        """What draws each step's heat maps: the functions, and the modules of `networks`."""
+        networks = iter(self.networks)
+        return [next(networks) if step is None else step for step in self._functions]
 
     def extra_repr(self) -> str:
         """The arguments, for printing."""

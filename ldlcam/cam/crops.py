@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldlcam._check import check_same_length, check_tensor
+from ldlcam._check import check_same_length, check_sequence, check_tensor
 from ldlcam._precision import upcast, without_autocast
 from ldlcam.cam.boxes import Size, check_size, fill_boxes, match_aspect, size_tensor
 
@@ -33,8 +33,8 @@ def crop_and_resize(
             pixel is not finite, its crop is not to be relied on: on the CPU only output pixels
             that read it are lost, on other devices and compiled it can be the whole crop.
         boxes: (N, 4) in pixels of the image, floating. Where one reaches beyond the image, what
-            is read at the border is continued. A box without area, or with NaN or infinities,
-            stands for the whole image.
+            is read at the border is continued. A box without area, or with NaN or infinities, also
+            as its sides, stands for the whole image.
         size: (height, width) of the crops in pixels.
         antialias: Whether the triangle widens where the crop shrinks. Without, thin structures
             alias when the scale falls below a half.
@@ -70,7 +70,7 @@ def crop_and_resize(
         frame = torch.cat(sides)
     boxes = fill_boxes(boxes, frame)
     if keep_aspect:
-        boxes = match_aspect(boxes, size)
+        boxes = fill_boxes(match_aspect(boxes, size), frame)  # can have grown beyond all numbers
     rows, columns = _samples(boxes, frame, size, antialias)
     # The cost of the taps grows with the crop, but how many there are depends on the data; the
     # products have fixed shapes, which a compiler and an accelerator prefer; and they can be none.
@@ -89,6 +89,7 @@ def crop_and_resize(
 
 
 def _check_list(images: Sequence[Tensor], boxes: Tensor) -> None:
+    check_sequence("images", images, "a tensor or a sequence of tensors")
     if len(images) == 0:
         raise ValueError("images: expected at least one in a list, got none")
     check_tensor("images[0]", images[0], "C H W", "floating")

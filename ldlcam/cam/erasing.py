@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_choice, check_same_length, check_tensor
+from ldlcam._check import check_choice, check_number, check_same_length, check_tensor
 from ldlcam.cam.boxes import proper_boxes
 
 # What takes the place of pixels: a way of drawing values, or a constant.
@@ -38,7 +38,8 @@ def erase_boxes(
             torch's generator.
 
     Returns:
-        (N, C, H, W), new; gradients reach the pixels that are kept.
+        (N, C, H, W), new; gradients reach the pixels that are kept and, through a `"mean"`, all
+        others too.
 
     Raises:
         TypeError: If an argument is not a tensor of the expected kind.
@@ -132,6 +133,7 @@ def _filler(
 ) -> Tensor:
     """What goes into the boxes, of a shape that broadcasts to the images."""
     if not isinstance(fill, str):
+        check_number("fill", fill, "a number or one of 'random', 'noise', 'mean'")
         return images.new_tensor(fill)
     check_choice("fill", fill, _FILLS)
     if fill == "mean":
@@ -157,7 +159,7 @@ def _uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     seeds = seeds.long()
     keys = _mix(_mix(seeds & _MASK) + (seeds >> 32 & _MASK))
     bits = _mix(keys[:, None] ^ _mix(places))
-    return ((bits >> 8).float() / 2**24).view(-1, *shape)
+    return ((bits >> 8).float() / 2**24).view(seeds.shape[0], *shape)
 
 
 _MASK = 0xFFFFFFFF

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ldlcam._check import check_fraction, check_same_length, check_tensor
+from ldlcam._check import check_count, check_fraction, check_same_length, check_tensor
 from ldlcam.cam.heads import CAMHead, Pool
 from ldlcam.cam.regions import threshold_mask
 
@@ -53,9 +53,9 @@ def erase_features(features: Tensor, heatmaps: Tensor, threshold: float | Tensor
         they compare; here the fraction is of the maximum alone, as everywhere in this library.
     """
     check_tensor("features", features, "N C h w", "floating")
-    check_same_length(features=features, heatmaps=heatmaps)
     _, _, height, width = features.shape
     check_tensor("heatmaps", heatmaps, "N h w", "floating", h=height, w=width)
+    check_same_length(features=features, heatmaps=heatmaps)
     region = threshold_mask(heatmaps.detach(), threshold)
     return features.masked_fill(region.unsqueeze(1), 0)
 
@@ -81,7 +81,10 @@ class FeatureErasing(nn.Module):
         second: The second one's.
 
     Raises:
-        ValueError: If a size is not positive or the pooling is unknown.
+        TypeError: If a size or the threshold is not a number, or the pooling neither a name nor
+            callable.
+        ValueError: If a size is not positive, the threshold is not in (0, 1], or the pooling is
+            unknown.
 
     Example:
         >>> import torch
@@ -109,6 +112,10 @@ class FeatureErasing(nn.Module):
     ) -> None:
         super().__init__()
         check_fraction("threshold", threshold)
+        check_count("in_channels", in_channels)
+        if hidden is not None:
+            check_count("hidden", hidden)
+        self.in_channels = in_channels
         self.threshold = threshold
         self.first_branch, self.second_branch = (_branch(in_channels, hidden) for _ in range(2))
         channels = in_channels if hidden is None else hidden
@@ -161,6 +168,7 @@ class FeatureErasing(nn.Module):
 
     def _parts(self, features: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor]:
         """What either classifier pools: all that there is, and what the first leaves."""
+        check_tensor("features", features, "N C h w", "floating", C=self.in_channels)
         own = self.first_branch(features)
         maps = self.first.heatmaps(own.detach(), classes)
         return own, self.second_branch(erase_features(features, maps, self.threshold))

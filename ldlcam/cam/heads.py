@@ -92,7 +92,8 @@ class CAMHead(nn.Module):
             The head, with the classifier's mode, dtype and device.
 
         Raises:
-            TypeError: If the classifier is anything else.
+            TypeError: If the classifier is anything else, such as a layer whose weight is computed
+                from others (weight normalization, pruning).
 
         Example:
             >>> import torch
@@ -104,6 +105,12 @@ class CAMHead(nn.Module):
             True
         """
         linear = _linear_layer(classifier)
+        for name in ("weight", "bias"):
+            if not isinstance(getattr(linear, name), nn.Parameter | None):
+                raise TypeError(
+                    f"classifier: expected a linear layer whose {name} is a parameter, got one "
+                    "that computes it; remove its parametrization first"
+                )
         bias = linear.bias is not None
         head = cls(linear.in_features, linear.out_features, pool=pool, bias=bias)
         head.weight = cast(nn.Parameter, linear.weight)

@@ -64,7 +64,7 @@ def class_weights(weight: Tensor, classes: Tensor, window: int) -> Tensor:
     # A row that does not exist is read at the class itself, so that a class out of range
     # still raises, and takes no part in the mean.
     rows = torch.where(present, rows, classes[:, None])
-    picked = weight.index_select(0, rows.flatten()).view(*rows.shape, -1)
+    picked = weight.index_select(0, rows.flatten()).view(*rows.shape, weight.shape[1])
     picked = torch.where(present.unsqueeze(2), picked, 0)
     return picked.sum(1) / present.sum(1, keepdim=True)
 
@@ -110,7 +110,7 @@ def valid_heatmaps(heatmaps: Tensor) -> Tensor:
 
     Raises:
         TypeError: If the maps are not a floating tensor.
-        ValueError: If they are not (N, h, w).
+        ValueError: If they are not (N, h, w), h and w at least 1.
 
     Example:
         >>> import torch
@@ -119,6 +119,7 @@ def valid_heatmaps(heatmaps: Tensor) -> Tensor:
         tensor([ True, False, False])
     """
     check_tensor("heatmaps", heatmaps, "N h w", "floating")
+    _check_sides(heatmaps, 1)
     with torch.no_grad():
         low, high = heatmaps.amin((1, 2)), heatmaps.amax((1, 2))
         # NaN and infinities reach the minimum or the maximum.
@@ -168,17 +169,22 @@ def trim_heatmaps(heatmaps: Tensor, stride: int, *, factor: int = 2) -> Tensor:
     check_tensor("heatmaps", heatmaps, "N h w", "floating")
     check_count("stride", stride)
     check_count("factor", factor)
+    _check_sides(heatmaps, 2)
     height, width = heatmaps.shape[1:]
-    if min(height, width) < 2:
-        raise ValueError(
-            f"heatmaps: expected shape (N, h, w), h and w at least 2, got {tuple(heatmaps.shape)}"
-        )
     # In cells: the image begins half a pixel before the first cell's centre.
     start = 0.5 - 0.5 / stride
     box = heatmaps.new_tensor((start, start, width - start, height - start), dtype=torch.float32)
     size = (factor * (height - 1), factor * (width - 1))
     maps = heatmaps.unsqueeze(1)
     return crop_and_resize(maps, box.expand(maps.shape[0], 4), size, antialias=False).squeeze(1)
+
+
+def _check_sides(heatmaps: Tensor, least: int) -> None:
+    if min(heatmaps.shape[1:]) < least:
+        raise ValueError(
+            f"heatmaps: expected shape (N, h, w), h and w at least {least}, "
+            f"got {tuple(heatmaps.shape)}"
+        )
 
 
 def sanitize_heatmaps(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_count, check_fraction, check_same_length, check_tensor
+from ldlcam._check import (
+    check_count,
+    check_fraction,
+    check_number,
+    check_same_length,
+    check_sequence,
+    check_tensor,
+    is_number,
+)
 from ldlcam._precision import upcast
 from ldlcam.cam.boxes import Size, box_iou, proper_boxes, size_tensor
 from ldlcam.cam.heatmaps import sanitize_heatmaps
@@ -274,13 +282,15 @@ def best_of_accuracies(thresholds: Tensor, accuracy: Tensor) -> BoxAccuracyResul
 
 def check_iou_threshold(iou_threshold: float) -> None:
     """Check what the IoU must exceed."""
-    if not 0 <= iou_threshold < 1:
-        raise ValueError(f"iou_threshold: expected a number in [0, 1), got {iou_threshold!r}")
+    expected = "a number in [0, 1)"
+    check_number("iou_threshold", iou_threshold, expected, lambda number: 0 <= number < 1)
 
 
 def check_iou_thresholds(iou_thresholds: Sequence[float]) -> None:
     """Check what the IoU must reach."""
-    if len(iou_thresholds) == 0 or not all(0 <= float(limit) <= 1 for limit in iou_thresholds):
+    check_sequence("iou_thresholds", iou_thresholds)
+    fit = all(is_number(limit) and 0 <= float(limit) <= 1 for limit in iou_thresholds)
+    if len(iou_thresholds) == 0 or not fit:
         raise ValueError(f"iou_thresholds: expected numbers in [0, 1], got {iou_thresholds!r}")
 
 
@@ -289,6 +299,8 @@ def threshold_tensor(thresholds: Sequence[float] | Tensor, like: Tensor) -> Tens
     values = thresholds
     if isinstance(thresholds, Tensor):
         values = [] if thresholds.is_meta else thresholds.flatten().tolist()
+    else:
+        check_sequence("thresholds", thresholds)
     for value in values:
         check_fraction("thresholds", value)
     thresholds = torch.as_tensor(thresholds, dtype=like.dtype, device=like.device)

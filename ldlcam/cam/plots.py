@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_tensor
+from ldlcam._check import check_mapping, check_number, check_tensor
 from ldlcam.cam.boxes import fill_boxes
 from ldlcam.cam.crops import crop_and_resize
 from ldlcam.cam.heatmaps import normalize_heatmaps
@@ -41,8 +41,9 @@ def overlay_heatmaps(
         Red, green and blue in [0, 1], (N, 3, H, W) float32, on the images' device.
 
     Raises:
-        TypeError: If an argument is not a tensor of the expected kind.
-        ValueError: If the shapes do not fit together, or the opacity is not in [0, 1].
+        TypeError: If an argument is not a tensor of the expected kind, or the opacity no number.
+        ValueError: If the shapes do not fit together, the opacity is not in [0, 1], or matplotlib
+            has no such colour map.
 
     Example:
         >>> import torch
@@ -56,8 +57,11 @@ def overlay_heatmaps(
     if images.shape[1] not in (1, 3):
         raise ValueError(f"images: expected 1 or 3 channels, got {images.shape[1]}")
     check_tensor("heatmaps", heatmaps, "N h w", "floating", N=images.shape[0])
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity: expected a number in [0, 1], got {opacity!r}")
+    check_number("opacity", opacity, "a number in [0, 1]", lambda number: 0 <= number <= 1)
+    if colormap not in colormaps:
+        raise ValueError(
+            f"colormap: expected the name of one of matplotlib's colour maps, got {colormap!r}"
+        )
     size = (images.shape[2], images.shape[3])
     heat = resize_heatmaps(normalize_heatmaps(heatmaps.float()), size)
     table = torch.tensor(colormaps[colormap].resampled(256)(range(256)), dtype=torch.float32)
@@ -137,6 +141,7 @@ def plot_threshold_sweep(sweeps: Mapping[str, ThresholdSweepResult]) -> Figure:
         The figure.
 
     Raises:
+        TypeError: If the sweeps are not given by names.
         ValueError: If there is no sweep.
 
     Example:
@@ -152,14 +157,14 @@ def plot_threshold_sweep(sweeps: Mapping[str, ThresholdSweepResult]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    if not sweeps:
-        raise ValueError("sweeps: expected at least one, got none")
+    check_mapping("sweeps", sweeps)
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     both = figure.subplots(1, 2, sharex=True, sharey=True)
     for name, sweep in sweeps.items():
-        thresholds = sweep.thresholds.cpu()
-        best = int(sweep.mean_iou.argmax())
-        for axes, values in zip(both, (sweep.mean_iou.cpu(), sweep.ap50.cpu()), strict=True):
+        parts = (sweep.thresholds, sweep.mean_iou, sweep.ap50)
+        thresholds, overlap, shares = (part.detach().cpu() for part in parts)
+        best = int(overlap.argmax())
+        for axes, values in zip(both, (overlap, shares), strict=True):
             (line,) = axes.plot(thresholds, values, label=name)
             axes.plot(thresholds[best], values[best], "o", color=line.get_color())
     for axes, label in zip(both, ("mean IoU", "AP50"), strict=True):

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ldlcam._check import check_choice, check_positive
+from ldlcam._check import check_choice, check_positive, check_tensor
 from ldlcam._precision import upcast, without_autocast
 
 
@@ -52,7 +52,9 @@ class LogSumExpPool(nn.Module):
         sharpness: r, above 0, per unit of the features.
 
     Raises:
-        ValueError: If the sharpness is not above 0.
+        TypeError: If the sharpness is not a number; in use, if the features are not a floating
+            tensor.
+        ValueError: If the sharpness is not above 0; in use, if the features are not (N, C, h, w).
 
     Example:
         >>> import torch
@@ -77,6 +79,7 @@ class LogSumExpPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, C, h, w) to (N, C)."""
+        check_tensor("features", features, "N C h w", "floating")
         values = upcast(features).flatten(2) * self.sharpness
         pooled = (values.logsumexp(2) - math.log(values.shape[2])) / self.sharpness
         return pooled.to(features.dtype)
@@ -104,7 +107,10 @@ class GeneralizedMeanPool(nn.Module):
         power: p, a scalar parameter, or a buffer where it is not learned.
 
     Raises:
-        ValueError: If the power or the floor is not above 0.
+        TypeError: If the power or the floor is not a number; in use, if the features are not a
+            floating tensor.
+        ValueError: If the power or the floor is not above 0; in use, if the features are not
+            (N, C, h, w).
 
     Example:
         >>> import torch
@@ -138,6 +144,7 @@ class GeneralizedMeanPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, C, h, w) to (N, C)."""
+        check_tensor("features", features, "N C h w", "floating")
         pooled, _ = self._pooled(features)
         return pooled.to(features.dtype)
 

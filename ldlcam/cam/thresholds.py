@@ -5,7 +5,7 @@ import bisect
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_tensor
+from ldlcam._check import check_number, check_tensor
 from ldlcam._precision import upcast
 from ldlcam.cam.heatmaps import sanitize_heatmaps
 
@@ -26,7 +26,8 @@ def percentile_threshold(heatmaps: Tensor, percentile: float | Tensor) -> Tensor
         (`valid_heatmaps`). A percentile of a tensor outside of [0, 100] counts as the nearer end.
 
     Raises:
-        TypeError: If the maps are not a floating tensor.
+        TypeError: If the maps are not a floating tensor, or the percentile is neither that nor a
+            number.
         ValueError: If the shapes do not fit, or a float percentile is not in [0, 100].
 
     Example:
@@ -43,8 +44,8 @@ def percentile_threshold(heatmaps: Tensor, percentile: float | Tensor) -> Tensor
             check_tensor("percentile", percentile, "N", "real", N=ordered.shape[0])
         shares = percentile.to(ordered) / 100
     else:
-        if not 0 <= percentile <= 100:
-            raise ValueError(f"percentile: expected a number in [0, 100], got {percentile!r}")
+        expected = "a number in [0, 100]"
+        check_number("percentile", percentile, expected, lambda number: 0 <= number <= 100)
         shares = ordered.new_tensor(percentile / 100)
     last = ordered.shape[1] - 1
     places = (shares.clamp(0, 1).nan_to_num(1.0) * last).expand(ordered.shape[0]).unsqueeze(1)
@@ -115,6 +116,7 @@ def jet_to_fraction(tau: float, *, strict: bool = False) -> float:
         The fraction, in (0, 0.624].
 
     Raises:
+        TypeError: If tau is not a number.
         ValueError: If tau is not on the range that can be inverted. 15 and less keep the whole
             image.
 
@@ -127,10 +129,12 @@ def jet_to_fraction(tau: float, *, strict: bool = False) -> float:
         Chen et al., arXiv 2006.00202, Table I and the authors' code.
     """
     lowest, highest = _JET_GREYS[0], _JET_GREYS[-1]
-    inside = lowest <= tau < highest if strict else lowest < tau <= highest
-    if not inside:
-        interval = f"[{lowest}, {highest})" if strict else f"({lowest}, {highest}]"
-        raise ValueError(f"tau: expected a grey value in {interval}, got {tau!r}")
+
+    def fits(tau: float) -> bool:
+        return lowest <= tau < highest if strict else lowest < tau <= highest
+
+    interval = f"[{lowest}, {highest})" if strict else f"({lowest}, {highest}]"
+    check_number("tau", tau, f"a grey value in {interval}", fits)
     find = bisect.bisect_right if strict else bisect.bisect_left
     return find(_JET_GREYS, tau) / 255
 
@@ -149,6 +153,7 @@ def fraction_to_jet(fraction: float, *, strict: bool = False) -> int:
         The threshold tau.
 
     Raises:
+        TypeError: If the fraction is not a number.
         ValueError: If the fraction is not on the range that can be inverted.
 
     Example:
@@ -160,11 +165,8 @@ def fraction_to_jet(fraction: float, *, strict: bool = False) -> int:
         Chen et al., arXiv 2006.00202, Table I and the authors' code.
     """
     last = len(_JET_GREYS) - 1
-    if not 0 < fraction <= last / 255:
-        raise ValueError(
-            f"fraction: expected a number in (0, {last / 255:.3f}], beyond which JET gets darker, "
-            f"got {fraction!r}"
-        )
+    expected = f"a number in (0, {last / 255:.3f}], beyond which JET gets darker"
+    check_number("fraction", fraction, expected, lambda number: 0 < number <= last / 255)
     level = max(round(255 * fraction), 1)
     return _JET_GREYS[level] - 1 if strict else _JET_GREYS[level]
 

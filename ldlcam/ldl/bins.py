@@ -222,14 +222,26 @@ class Bins(nn.Module):
                 missing_keys.append(key)
             elif not _same(exact, state_dict[key]):
                 saved = state_dict[key]
+                got = f"a tensor {tuple(saved.shape)}"
+                if saved.dim() == 1 and len(saved):
+                    got = f"{len(saved)} from {saved[0].item():g} to {saved[-1].item():g}"
                 error_msgs.append(
-                    f"{key}: expected those of {self!r}, got {len(saved)} from "
-                    f"{saved[0].item():g} to {saved[-1].item():g}: the model was saved with "
+                    f"{key}: expected those of {self!r}, got {got}: the model was saved with "
                     "other bins"
                 )
             elif local_metadata.get("assign_to_params_buffers", False):
                 # A model made on the meta device gets its values here.
                 setattr(self, name, exact.to(state_dict[key].device, torch.float32))
+
+
+def check_bins(value: object) -> None:
+    """Check that the argument `bins` is one.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(value, Bins):
+        raise TypeError(f"bins: expected a Bins, got {type(value).__name__}")
 
 
 def _increasing(values: Tensor) -> bool:

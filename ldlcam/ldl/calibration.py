@@ -46,7 +46,8 @@ class TemperatureScaling(Fitted):
 
         Args:
             logits: Logits (N, K) on data that the network was not trained on, floating. A row with
-                NaN, or with -inf at its target, is left out: no temperature makes it probable.
+                NaN or +inf, or with -inf at its target, is left out: no temperature makes it
+                probable. Where none is better than 1, as for logits that are all equal, it is 1.
             target: Values (N,), real, in the unit of the bins. NaN or infinite is missing; those
                 outside count in the end bins. Without any, the temperature is 1.
             bins: The bins, K of them.
@@ -65,7 +66,7 @@ class TemperatureScaling(Fitted):
         logits = logits.detach()
         index = bins.index(torch.where(target.isfinite(), target, bins.first))[:, None]
         possible = logits.gather(-1, index)[:, 0] > -torch.inf
-        present = target.isfinite() & possible & ~logits.isnan().any(-1)
+        present = target.isfinite() & possible & (logits < torch.inf).all(-1)
         known, index = logits[present].double(), index[present]
 
         def negative_log_likelihood(log_temperature: float) -> float:
@@ -78,7 +79,8 @@ class TemperatureScaling(Fitted):
             found = minimize_scalar(
                 negative_log_likelihood, bounds=(low, high), options={"xatol": 1e-6}
             )
-            best = math.exp(found.x)
+            if negative_log_likelihood(found.x) < negative_log_likelihood(0.0):
+                best = math.exp(found.x)
         self.temperature.fill_(best)
         return self
 
@@ -90,7 +92,7 @@ class TemperatureScaling(Fitted):
 
     def extra_repr(self) -> str:
         """The temperature, for `repr`."""
-        return f"temperature={self.temperature.item():.4g}"
+        return f"temperature={_shown(self.temperature)}"
 
 
 class LinearBiasCorrection(Fitted):
@@ -177,7 +179,9 @@ class LinearBiasCorrection(Fitted):
 
     def extra_repr(self) -> str:
         """The line, for `repr`."""
-        return (
-            f"line={self.line!r}, slope={self.slope.item():.4g}, "
-            f"intercept={self.intercept.item():.4g}"
-        )
+        slope, intercept = _shown(self.slope), _shown(self.intercept)
+        return f"line={self.line!r}, slope={slope}, intercept={intercept}"
+
+
+def _shown(number: Tensor) -> str:
+    return "..." if number.is_meta else f"{number.item():.4g}"

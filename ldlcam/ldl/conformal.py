@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ldlcam._check import check_choice, check_count, check_open_fraction, check_tensor
 from ldlcam.ldl.fitted import Fitted
-from ldlcam.ldl.prediction import Interval, LabelDistribution
+from ldlcam.ldl.prediction import Interval, LabelDistribution, check_distribution
 
 SCORES = ("quantile", "scaled", "absolute")
 
@@ -83,7 +83,7 @@ class ConformalIntervals(Fitted):
             This module.
 
         Raises:
-            TypeError: If an argument is not a tensor of the kind above.
+            TypeError: If an argument is not of the kind above.
             ValueError: If a shape is wrong, or `group` is missing where there are several.
         """
         (count,) = _one_axis(predicted)
@@ -109,7 +109,7 @@ class ConformalIntervals(Fitted):
             `low` and `high`, (N,), in the unit of the bins; they may reach beyond the bins.
 
         Raises:
-            TypeError: If `group` is not an integer tensor.
+            TypeError: If an argument is not of the kind above.
             ValueError: If a shape is wrong, or `group` is missing where there are several.
         """
         _one_axis(predicted)
@@ -167,6 +167,7 @@ class ConformalIntervals(Fitted):
 
 
 def _one_axis(predicted: LabelDistribution) -> torch.Size:
+    check_distribution("predicted", predicted)
     if len(predicted.batch_shape) != 1:
         raise ValueError(
             f"predicted: expected distributions (N,), got {tuple(predicted.batch_shape)}"

@@ -16,12 +16,16 @@ from torch import Tensor
 from ldlcam._precision import upcast, without_autocast
 from ldlcam.ldl.bins import Bins
 from ldlcam.ldl.log_labels import FAR, log_labels, lowest_log, refuse_outside
-from ldlcam.ldl.loss_parts import distance_between, distance_slope
+from ldlcam.ldl.loss_parts import distance_between, distance_slope, mean_step, weighed
 
 # What one step over rows takes in: on the CPU a share of the cores' caches, elsewhere enough to
 # keep the device busy.
 _CHUNK_BYTES = {"cpu": 1280 * 1024}
 _CHUNK_BYTES_ELSEWHERE = 2**26
+
+# In steps of the bins: for a narrower label, what rounding does to the place of the nearest bin is
+# no small part of sigma, and the label's logs would overflow.
+_NARROW = 0.1
 
 # Finite, also when multiplied by a weight.
 _HUGE = 1e30
@@ -75,7 +79,7 @@ def row_terms(
     # A compiler fuses the rows by itself; and only the logits' gradient is written out below.
     if torch.compiler.is_compiling() or any(other.requires_grad for other in others):
         distances, divergences = as_it_reads(logits, target, criterion)
-        weighted = of_distance * distances + of_divergence * divergences
+        weighted = weighed(distances, of_distance) + weighed(divergences, of_divergence)
         return RowTerms(weighted.sum(), weighted, distances.detach(), divergences.detach())
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     results = _Fused.apply(logits, *others, criterion, with_gradient)
@@ -147,7 +151,7 @@ class _Fused(torch.autograd.Function):
             sums = _go_over_rows(logits, target, of_distance, of_divergence, criterion, gradient)
         expectations, divergences = _terms(sums, criterion)
         distances = distance_between(expectations, target, criterion.distance, criterion.bins)
-        weighted = of_distance * distances + of_divergence * divergences
+        weighted = weighed(distances, of_distance) + weighed(divergences, of_divergence)
         return weighted.sum(), weighted, distances, divergences, gradient
 
     @staticmethod
@@ -284,7 +288,7 @@ class _Given(NamedTuple):
     ) -> "_Given":
         bins, sigma = criterion.bins, criterion.sigma
         held = target.clamp(bins.first - FAR * sigma, bins.last + FAR * sigma)
-        step = (bins.last - bins.first) / (len(bins) - 1)
+        step = mean_step(bins)
         nearest = ((held - bins.first) / step).round().clamp(0, len(bins) - 1)
         peaks = (bins.first + step * nearest - held).square() / (2 * sigma**2)
         return cls(logits, target, of_distance, of_divergence, held, peaks)
@@ -298,7 +302,7 @@ class _Given(NamedTuple):
 def _write_logs(given: _Given, criterion: Criterion, centers: Tensor, logs: Tensor) -> None:
     """Write logs (n, K) of the labels, but for a number (n,); the highest is about 0."""
     bins, sigma, floor = criterion.bins, criterion.sigma, not criterion.reverse
-    if criterion.ends != "renormalize":
+    if criterion.ends != "renormalize" or sigma < _NARROW * mean_step(bins):
         logs.copy_(log_labels(given.held, bins, sigma, ends=criterion.ends, floor=floor)[0])
         return
     # The usual ones once more, in as few steps as will do.

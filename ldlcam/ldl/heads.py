@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ldlcam._check import check_tensor
-from ldlcam.ldl.bins import Bins
+from ldlcam._check import check_count, check_sequence, check_tensor
+from ldlcam.ldl.bins import Bins, check_bins
 
 
 class ExpectationHead(nn.Module):
@@ -21,6 +21,10 @@ class ExpectationHead(nn.Module):
         covariates: Number of covariates C; 0 for none.
         covariate_hidden: Widths of the covariates' layers; empty to join the covariates as they
             are.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a number is not an integer above 0 (for `covariates`, at least 0).
 
     Example:
         >>> import torch
@@ -45,6 +49,12 @@ class ExpectationHead(nn.Module):
         covariate_hidden: Sequence[int] = (32,),
     ) -> None:
         super().__init__()
+        check_count("in_features", in_features)
+        check_bins(bins)
+        check_count("covariates", covariates, least=0)
+        check_sequence("covariate_hidden", covariate_hidden)
+        for width in covariate_hidden:
+            check_count("covariate_hidden", width)
         self.bins = bins
         self.in_features = in_features
         self.covariates = covariates

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldlcam._check import check_choice, check_tensor
 from ldlcam._precision import upcast
-from ldlcam.ldl.bins import Bins
+from ldlcam.ldl.bins import Bins, check_bins
 from ldlcam.ldl.log_labels import LAPLACE, log_labels, log_mass
 
 # How much each published label of one Gaussian, sampled at bins 1 wide, sums to.
@@ -60,7 +60,7 @@ def gaussian_labels(
         missing value is all zeros.
 
     Raises:
-        TypeError: If `values` or `sigma` are of another type.
+        TypeError: If `values`, `bins` or `sigma` are of another type.
         ValueError: If a shape is wrong, `sigma` is a number not above 0, `ends` is another word,
             or with `ends="error"` a value lies beyond the outer edges.
 
@@ -105,8 +105,9 @@ def published_gaussian_labels(
         value is all zeros.
 
     Raises:
-        TypeError: If `values` is not a real tensor.
-        ValueError: If its shape is not (N,), `sigma` is not above 0, or `scale` is another word.
+        TypeError: If `values` is not a real tensor, or `bins` are not bins.
+        ValueError: If the shape of `values` is not (N,), `sigma` is not above 0, or `scale` is
+            another word.
 
     Example:
         >>> import torch
@@ -151,7 +152,7 @@ def laplace_labels(
         missing value is all zeros.
 
     Raises:
-        TypeError: If `values` or `scale` are of another type.
+        TypeError: If `values`, `bins` or `scale` are of another type.
         ValueError: As in `gaussian_labels`.
 
     Example:
@@ -186,8 +187,8 @@ def triangular_labels(
         `normalize=False` degrees from 0 to 1. The row of a missing value is all zeros.
 
     Raises:
-        TypeError: If `values` is not a real tensor.
-        ValueError: If its shape is not (N,), or `width` is too small.
+        TypeError: If `values` is not a real tensor, or `bins` are not bins.
+        ValueError: If the shape of `values` is not (N,), or `width` is too small.
 
     Example:
         >>> import torch
@@ -199,6 +200,7 @@ def triangular_labels(
     References:
         Chen et al., arXiv:2006.00202, Eq. 5 with l = `width` = 50, which is `normalize=False`.
     """
+    check_bins(bins)
     check_tensor("values", values, "N", "real")
     values = upcast(values)
     centers = bins.centers_as(values.dtype, values.device)
@@ -232,8 +234,8 @@ def one_hot_labels(values: Tensor, bins: Bins) -> Tensor:
         missing value is all zeros.
 
     Raises:
-        TypeError: If `values` is not a real tensor.
-        ValueError: If its shape is not (N,).
+        TypeError: If `values` is not a real tensor, or `bins` are not bins.
+        ValueError: If the shape of `values` is not (N,).
 
     Example:
         >>> import torch
@@ -242,6 +244,7 @@ def one_hot_labels(values: Tensor, bins: Bins) -> Tensor:
         tensor([[0., 1., 0., 0.],
                 [0., 0., 1., 0.]])
     """
+    check_bins(bins)
     check_tensor("values", values, "N", "real")
     values = upcast(values)
     index = bins.index(values)[:, None]
@@ -262,8 +265,8 @@ def two_hot_labels(values: Tensor, bins: Bins) -> Tensor:
         missing value is all zeros.
 
     Raises:
-        TypeError: If `values` is not a real tensor.
-        ValueError: If its shape is not (N,).
+        TypeError: If `values` is not a real tensor, or `bins` are not bins.
+        ValueError: If the shape of `values` is not (N,).
 
     Example:
         >>> import torch
@@ -272,6 +275,7 @@ def two_hot_labels(values: Tensor, bins: Bins) -> Tensor:
         tensor([[0.0000, 1.0000, 0.0000, 0.0000],
                 [0.0000, 0.0000, 0.7500, 0.2500]])
     """
+    check_bins(bins)
     check_tensor("values", values, "N", "real")
     values = upcast(values)
     centers = bins.centers_as(values.dtype, values.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldlcam._check import check_choice, check_positive, check_tensor
 from ldlcam._precision import upcast
-from ldlcam.ldl.bins import Bins
+from ldlcam.ldl.bins import Bins, check_bins
 
 ENDS = ("renormalize", "preserve_mean", "extend", "error")
 
@@ -34,9 +34,20 @@ def _laplace_log_cdf(z: Tensor) -> Tensor:
     return torch.where(z < 0, below, above)
 
 
+def _gaussian_log_cdf(z: Tensor) -> Tensor:
+    if z.requires_grad:
+        # In small steps, for the gradient of torch's own overflows far out.
+        below, above = z.clamp(max=0), z.clamp(min=0)
+        tail = torch.special.erfcx(-below * math.sqrt(0.5)).log() - math.log(2)
+        inside = torch.log1p(-torch.erfc(above * math.sqrt(0.5)) / 2)
+        return torch.where(z < 0, tail - below.square() / 2, inside)
+    log_cdf: Tensor = torch.special.log_ndtr(z)
+    return log_cdf
+
+
 GAUSSIAN = Peak(
     log_density=lambda z: -z.square() / 2 - math.log(2 * math.pi) / 2,
-    log_cdf=torch.special.log_ndtr,
+    log_cdf=_gaussian_log_cdf,
 )
 LAPLACE = Peak(log_density=lambda z: -z.abs() - math.log(2), log_cdf=_laplace_log_cdf)
 
@@ -59,6 +70,7 @@ def log_labels(
     where the probability would be a denormal number, which are slow. `name` is what the caller
     calls the spread.
     """
+    check_bins(bins)
     check_tensor("values", values, "N", "real")
     check_choice("ends", ends, ENDS)
     values = upcast(values)
@@ -75,8 +87,7 @@ def log_labels(
     if ends == "preserve_mean":
         values = values.clamp(centers[:2].mean(), centers[-2:].mean())
     else:
-        values = torch.maximum(values, bins.first - FAR * spread)
-        values = torch.minimum(values, bins.last + FAR * spread)
+        values = _within_reach(values, bins, spread)
 
     logs = _log_shares(peak, values, spread, centers, edges, integrate)
     if ends == "extend":
@@ -111,7 +122,8 @@ def log_mass(values: Tensor, bins: Bins, sigma: float) -> Tensor:
     values = values[:, None]
     centers = bins.centers_as(values.dtype, values.device)
     edges = bins.edges_as(values.dtype, values.device)
-    spread = torch.full_like(values, sigma)
+    spread = _spread("sigma", sigma, values[:, 0], edges)[:, None]
+    values = _within_reach(values, bins, spread)
     return _log_shares(GAUSSIAN, values, spread, centers, edges, False).logsumexp(-1)
 
 
@@ -124,6 +136,12 @@ def _spread(name: str, given: float | Tensor, values: Tensor, edges: Tensor) -> 
         check_positive(name, given)
         spread = torch.full_like(values, given)
     return spread.clamp(1e-6 * edges.diff().min(), 1e6 * (edges[-1] - edges[0]))
+
+
+def _within_reach(values: Tensor, bins: Bins, spread: Tensor) -> Tensor:
+    """Values (N, 1), those far outside of the bins held at `FAR` spreads."""
+    values = torch.maximum(values, bins.first - FAR * spread)
+    return torch.minimum(values, bins.last + FAR * spread)
 
 
 def refuse_outside(values: Tensor, bins: Bins) -> None:

@@ -4,11 +4,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ldlcam._check import check_tensor
-from ldlcam.ldl.bins import Bins
+from ldlcam._check import check_positive, check_tensor
+from ldlcam.ldl.bins import Bins, check_bins
 
 DISTANCES = ("l1", "l2", "smooth_l1")
 REDUCTIONS = ("mean", "sum", "none")
+
+
+def check_sigma(sigma: float) -> None:
+    """Check that the standard deviation of a loss's labels is a number above zero.
+
+    Raises:
+        TypeError: If it is not a number; a tensor would look as if it were trained.
+        ValueError: If it is not finite and above zero.
+    """
+    if isinstance(sigma, Tensor):
+        raise TypeError(f"sigma: expected a number, got {type(sigma).__name__}")
+    check_positive("sigma", sigma)
 
 
 def present_targets(
@@ -19,6 +31,7 @@ def present_targets(
     Both are in float32, or float64 if the logits are. A missing target is replaced before any
     arithmetic: masking its loss afterwards would leave NaN in the gradients.
     """
+    check_bins(bins)
     check_tensor("logits", logits, "N K", "floating", K=len(bins))
     check_tensor("target", target, "N", "real", N=logits.shape[0])
     dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -38,7 +51,7 @@ def distance_between(predicted: Tensor, target: Tensor, distance: str, bins: Bin
         return (predicted - target).abs()
     if distance == "l2":
         return (predicted - target).square()
-    return functional.smooth_l1_loss(predicted, target, beta=_mean_step(bins), reduction="none")
+    return functional.smooth_l1_loss(predicted, target, beta=mean_step(bins), reduction="none")
 
 
 def distance_slope(errors: Tensor, distance: str, bins: Bins) -> Tensor:
@@ -47,10 +60,11 @@ def distance_slope(errors: Tensor, distance: str, bins: Bins) -> Tensor:
         return errors.sign()
     if distance == "l2":
         return 2 * errors
-    return (errors / _mean_step(bins)).clamp(-1, 1)
+    return (errors / mean_step(bins)).clamp(-1, 1)
 
 
-def _mean_step(bins: Bins) -> float:
+def mean_step(bins: Bins) -> float:
+    """Mean distance between neighbouring centres."""
     return (bins.last - bins.first) / (len(bins) - 1)
 
 
@@ -62,7 +76,12 @@ def share_of_each(weights: Tensor, reduction: str) -> Tensor:
     return weights / torch.where(total > 0, total, 1)
 
 
+def weighed(losses: Tensor, weights: Tensor) -> Tensor:
+    """Losses (N,) times their weights (N,); one of weight 0 counts nothing, also if infinite."""
+    return torch.where(weights != 0, losses * weights, 0)
+
+
 def reduce(losses: Tensor, shares: Tensor, reduction: str) -> Tensor:
     """Losses (N,) times their shares (N,), for `"none"`, or the sum of that."""
-    losses = losses * shares
+    losses = weighed(losses, shares)
     return losses if reduction == "none" else losses.sum()

@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ldlcam._check import check_choice, check_nonnegative, check_positive
-from ldlcam.ldl.bins import Bins
+from ldlcam._check import check_choice, check_nonnegative
+from ldlcam.ldl.bins import Bins, check_bins
 from ldlcam.ldl.fused import Criterion, row_terms
 from ldlcam.ldl.labels import SCALES
 from ldlcam.ldl.log_labels import ENDS, log_mass
 from ldlcam.ldl.loss_parts import (
     DISTANCES,
     REDUCTIONS,
+    check_sigma,
     present_targets,
     reduce,
     share_of_each,
@@ -52,6 +53,7 @@ class ExpectationLDLLoss(nn.Module):
         reduction: `"mean"`, `"sum"` or `"none"`.
 
     Raises:
+        TypeError: If `bins` are not bins, or `sigma` is not a number: a tensor is not trained.
         ValueError: If an argument is none of these.
 
     Example:
@@ -79,6 +81,7 @@ class ExpectationLDLLoss(nn.Module):
         reduction: str = "mean",
     ) -> None:
         super().__init__()
+        check_bins(bins)
         _check_options(sigma, weight, distance, ends, reverse, label_scale, reduction)
         self.bins = bins
         self.sigma = sigma
@@ -144,6 +147,7 @@ class ExpectationLDLLoss(nn.Module):
             Gao et al., "Age Estimation Using Expectation of Label Distribution Learning",
             IJCAI 2018.
         """
+        check_bins(bins)
         return cls(bins, sigma, weight / len(bins))
 
     def forward(
@@ -201,7 +205,9 @@ def expectation_ldl_loss(
     """Distance of the expectation from the target + weight * KL(label, prediction).
 
     Arithmetic is in float32, or float64 if the logits are, also under autocast. A missing target
-    has weight 0; a batch without any present target has loss 0 and gradient 0.
+    has weight 0; a batch without any present target has loss 0 and gradient 0. What has weight 0
+    counts nothing, also where some of its logits are -inf. (Where one is NaN or inf, or all are
+    -inf, its own gradient is NaN.)
 
     Args:
         logits: Logits (N, K), floating.
@@ -228,7 +234,7 @@ def expectation_ldl_loss(
         float64.
 
     Raises:
-        TypeError: If an argument is not a tensor of the kind above.
+        TypeError: If an argument is not of the kind above.
         ValueError: If a shape is wrong or an option is none of these.
 
     Example:
@@ -308,7 +314,7 @@ def _check_options(
     label_scale: str,
     reduction: str,
 ) -> None:
-    check_positive("sigma", sigma)
+    check_sigma(sigma)
     if weight is not None:
         check_nonnegative("weight", weight)
     check_choice("distance", distance, DISTANCES)

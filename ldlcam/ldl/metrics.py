@@ -29,7 +29,7 @@ def mean_absolute_error(predictions: Tensor, targets: Tensor) -> Tensor:
         tensor(2.5000)
     """
     errors, present = _errors(predictions, targets)
-    return errors.abs().where(present, 0).sum() / present.sum()
+    return errors.abs().sum() / present.sum()
 
 
 def root_mean_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def root_mean_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
         targets: True values (N,), real, in the same unit. NaN is missing and left out.
 
     Returns:
-        A scalar, as from `mean_absolute_error`.
+        A scalar, as from `mean_absolute_error`; where it is 0, so is its gradient.
 
     Raises:
         TypeError: If an argument is not a real tensor.
@@ -53,7 +53,7 @@ def root_mean_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
         tensor(5.)
     """
     errors, present = _errors(predictions, targets)
-    return (errors.square().where(present, 0).sum() / present.sum()).sqrt()
+    return root(errors.square().sum() / present.sum())
 
 
 def mean_error(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def mean_error(predictions: Tensor, targets: Tensor) -> Tensor:
         tensor(1.5000)
     """
     errors, present = _errors(predictions, targets)
-    return errors.where(present, 0).sum() / present.sum()
+    return errors.sum() / present.sum()
 
 
 def cumulative_score(predictions: Tensor, targets: Tensor, k: float) -> Tensor:
@@ -107,7 +107,15 @@ def cumulative_score(predictions: Tensor, targets: Tensor, k: float) -> Tensor:
     return ((errors.abs() <= k) & present).to(errors.dtype).sum() / present.sum()
 
 
+def root(squares: Tensor) -> Tensor:
+    """Square root, whose gradient at 0 is 0 instead of infinite."""
+    zero = squares == 0
+    return squares.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
+
+
 def _errors(predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     check_tensor("predictions", predictions, "N", "real")
     check_tensor("targets", targets, "N", "real", N=predictions.shape[0])
-    return upcast(predictions) - upcast(targets), ~targets.isnan()
+    present = ~targets.isnan()
+    # Left out before anything curved: NaN times a gradient of 0 is NaN.
+    return (upcast(predictions) - upcast(targets)).where(present, 0), present

@@ -14,7 +14,7 @@ from torch import Tensor
 from ldlcam._check import check_count, check_mapping, check_tensor
 from ldlcam.ldl.bins import Bins
 from ldlcam.ldl.metrics import mean_absolute_error, mean_error
-from ldlcam.ldl.prediction import LabelDistribution
+from ldlcam.ldl.prediction import LabelDistribution, check_distribution
 from ldlcam.ldl.reliability import LEVELS, coverage_by_level
 from ldlcam.ldl.resampling import bootstrap
 
@@ -43,7 +43,7 @@ def plot_distributions(
         The figure.
 
     Raises:
-        TypeError: If an argument is not a tensor of the kind above.
+        TypeError: If an argument is not of the kind above.
         ValueError: If there is no prediction, or numbers do not fit.
 
     Example:
@@ -59,6 +59,7 @@ def plot_distributions(
     """
     from matplotlib.figure import Figure
 
+    check_distribution("predicted", predicted)
     bins = predicted.bins
     count = predicted.batch_shape.numel()
     check_tensor("predicted", predicted.logits, "N K")
@@ -81,7 +82,8 @@ def plot_distributions(
             axes.remove()
             continue
         if labels is not None:
-            axes.fill_between(centers, labels[i].detach().cpu(), alpha=0.3, lw=0, label="label")
+            label = labels[i].detach().float().cpu()
+            axes.fill_between(centers, label, alpha=0.3, lw=0, label="label")
         axes.plot(centers, predicted.probs[i].detach().cpu(), label="prediction")
         axes.axvline(predicted.mean[i].item(), color="C0", ls=":", label="its mean")
         if targets is not None and not targets[i].isnan():
@@ -170,7 +172,8 @@ def plot_reliability(predicted: Mapping[str, LabelDistribution], targets: Tensor
         The figure.
 
     Raises:
-        TypeError: If `targets` is not a real tensor, or `predicted` is no mapping.
+        TypeError: If `targets` is not a real tensor, or `predicted` is no mapping to
+            `LabelDistribution`.
         ValueError: If there is no prediction, or a shape is wrong.
 
     Example:

@@ -9,9 +9,15 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 from torch.nn import functional
 
-from ldlcam._check import check_choice, check_fraction, check_tensor
+from ldlcam._check import (
+    check_choice,
+    check_fraction,
+    check_number,
+    check_positive,
+    check_tensor,
+)
 from ldlcam._precision import upcast
-from ldlcam.ldl.bins import Bins
+from ldlcam.ldl.bins import Bins, check_bins
 
 
 def expectation(logits: Tensor, bins: Bins) -> Tensor:
@@ -25,8 +31,8 @@ def expectation(logits: Tensor, bins: Bins) -> Tensor:
         Expectations (N,), float64 for float64 logits and float32 otherwise, also under autocast.
 
     Raises:
-        TypeError: If `logits` is not a floating tensor.
-        ValueError: If its shape is not (N, K).
+        TypeError: If `logits` is not a floating tensor, or `bins` are not bins.
+        ValueError: If the shape of `logits` is not (N, K).
 
     Example:
         >>> import torch
@@ -37,6 +43,7 @@ def expectation(logits: Tensor, bins: Bins) -> Tensor:
     References:
         Chen et al., arXiv:2006.00202, Eqs. 7 and 8.
     """
+    check_bins(bins)
     check_tensor("logits", logits, "N K", "floating", K=len(bins))
     logits = upcast(logits)
     return (logits.softmax(-1) * bins.centers_as(logits.dtype, logits.device)).sum(-1)
@@ -65,8 +72,8 @@ class LabelDistribution(Distribution):
         bins: The bins, K of them.
 
     Raises:
-        TypeError: If `logits` is not a floating tensor.
-        ValueError: If its last axis is not K.
+        TypeError: If `logits` is not a floating tensor, or `bins` are not bins.
+        ValueError: If the last axis of `logits` is not K.
 
     Example:
         >>> import torch
@@ -88,6 +95,7 @@ class LabelDistribution(Distribution):
     """
 
     def __init__(self, logits: Tensor, bins: Bins) -> None:
+        check_bins(bins)
         check_tensor("logits", logits, "... K", "floating", K=len(bins))
         self.bins = bins
         self.logits = upcast(logits).log_softmax(-1)
@@ -105,6 +113,7 @@ class LabelDistribution(Distribution):
             The distributions whose probabilities are the averages.
 
         Raises:
+            TypeError: If they are not a sequence of such distributions.
             ValueError: If there is none, or bins or batch shapes differ.
 
         Example:
@@ -115,8 +124,14 @@ class LabelDistribution(Distribution):
             >>> LabelDistribution.mix(members).mean
             tensor([1.])
         """
+        if not isinstance(distributions, Sequence):
+            raise TypeError(
+                f"distributions: expected a sequence, got {type(distributions).__name__}"
+            )
         if not distributions:
             raise ValueError("distributions: expected one or more, got none")
+        for each in distributions:
+            check_distribution("distributions", each)
         first = distributions[0]
         for other in distributions[1:]:
             if other.bins != first.bins:
@@ -128,7 +143,11 @@ class LabelDistribution(Distribution):
                     "distributions: expected equal batch shapes, got "
                     f"{tuple(first.batch_shape)} and {tuple(other.batch_shape)}"
                 )
-        return cls(torch.stack([each.logits for each in distributions]).logsumexp(0), first.bins)
+        logits = torch.stack([each.logits for each in distributions])
+        # Of -inf alone the sum is right, but its gradient would be NaN.
+        nowhere = (logits == -torch.inf).all(0)
+        logits = logits.masked_fill(nowhere, 0).logsumexp(0).masked_fill(nowhere, -torch.inf)
+        return cls(logits, first.bins)
 
     def __getitem__(self, index: Any) -> "LabelDistribution":
         index = index if isinstance(index, tuple) else (index,)
@@ -192,9 +211,22 @@ class LabelDistribution(Distribution):
         """The distributions of the logits divided by a temperature: above 1, they are wider.
 
         Args:
-            temperature: Above 0; a number, or of the batch shape. `TemperatureScaling` finds one.
+            temperature: Above 0; a number, or a tensor () or of the batch shape, whose values are
+                not looked at. `TemperatureScaling` finds one.
+
+        Raises:
+            TypeError: If it is neither.
+            ValueError: If a number is not above 0, or a tensor has another shape.
         """
-        if isinstance(temperature, Tensor):
+        if not isinstance(temperature, Tensor):
+            check_positive("temperature", temperature)
+        else:
+            check_tensor("temperature", temperature, dtype="real")
+            if temperature.dim() and temperature.shape != self.batch_shape:
+                raise ValueError(
+                    f"temperature: expected shape () or {tuple(self.batch_shape)}, "
+                    f"got {tuple(temperature.shape)}"
+                )
             temperature = temperature.to(self.logits)[..., None]
         return type(self)(self.logits / temperature, self.bins)
 
@@ -227,6 +259,7 @@ class LabelDistribution(Distribution):
             Log densities, of the shape of `value` or, for a number, the batch shape.
 
         Raises:
+            TypeError: If `value` is neither a number nor a real tensor.
             ValueError: If the last axes of `value` are not the batch shape.
         """
         value = self._values("value", value)
@@ -245,6 +278,7 @@ class LabelDistribution(Distribution):
             Probabilities, of the shape of `value` or, for a number, the batch shape.
 
         Raises:
+            TypeError: If `value` is neither a number nor a real tensor.
             ValueError: If the last axes of `value` are not the batch shape.
         """
         value = self._values("value", value)
@@ -266,6 +300,7 @@ class LabelDistribution(Distribution):
             shape.
 
         Raises:
+            TypeError: If `level` is neither a number nor a real tensor.
             ValueError: If the last axes of `level` are not the batch shape.
         """
         level = self._values("level", level).clamp(0, 1)
@@ -331,6 +366,7 @@ class LabelDistribution(Distribution):
             Scores, of the shape of `value` or, for a number, the batch shape; NaN for NaN.
 
         Raises:
+            TypeError: If `value` is neither a number nor a real tensor.
             ValueError: If the last axes of `value` are not the batch shape.
 
         References:
@@ -376,6 +412,7 @@ class LabelDistribution(Distribution):
 
     def _values(self, name: str, value: Tensor | float) -> Tensor:
         if not isinstance(value, Tensor):
+            check_number(name, value, "a number or a tensor")
             return self.logits.new_full(self.batch_shape, value)
         check_tensor(name, value, dtype="real")
         axes = len(self.batch_shape)
@@ -400,10 +437,21 @@ class LabelDistribution(Distribution):
         return found.T.reshape(value.shape)
 
 
+def check_distribution(name: str, value: object) -> None:
+    """Check that an argument is a label distribution.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(value, LabelDistribution):
+        raise TypeError(f"{name}: expected a LabelDistribution, got {type(value).__name__}")
+
+
 @register_kl(LabelDistribution, LabelDistribution)  # type: ignore[no-untyped-call, untyped-decorator]
 def _kl_of_label_distributions(p: LabelDistribution, q: LabelDistribution) -> Tensor:
     if p.bins != q.bins:
         raise ValueError(f"q: expected the bins of p, {p.bins!r}, got {q.bins!r}")
     # A bin without probability adds nothing, whatever the other says of it.
-    gaps = torch.where(p.logits > -torch.inf, p.logits - q.logits, 0)
-    return (p.probs * gaps).sum(-1)
+    probs = p.probs
+    gaps = torch.where(probs > 0, p.logits - q.logits, 0)
+    return (probs * gaps).sum(-1)

@@ -5,15 +5,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ldlcam._check import check_choice, check_nonnegative, check_positive
+from ldlcam._check import check_choice, check_nonnegative
 from ldlcam._precision import upcast
-from ldlcam.ldl.bins import Bins
+from ldlcam.ldl.bins import Bins, check_bins
 from ldlcam.ldl.fused import Criterion, row_terms
 from ldlcam.ldl.labels import one_hot_labels, two_hot_labels
 from ldlcam.ldl.log_labels import ENDS
 from ldlcam.ldl.loss_parts import (
     DISTANCES,
     REDUCTIONS,
+    check_sigma,
     distance_between,
     present_targets,
     reduce,
@@ -27,6 +28,7 @@ class _Relative(nn.Module):
 
     def __init__(self, bins: Bins, reduction: str) -> None:
         super().__init__()
+        check_bins(bins)
         check_choice("reduction", reduction, REDUCTIONS)
         self.bins = bins
         self.reduction = reduction
@@ -70,6 +72,7 @@ class ExpectationLoss(_Relative):
         reduction: `"mean"`, `"sum"` or `"none"`.
 
     Raises:
+        TypeError: If `bins` are not bins.
         ValueError: If an argument is none of these.
 
     Example:
@@ -99,6 +102,7 @@ class LabelDivergenceLoss(_Relative):
         reduction: `"mean"`, `"sum"` or `"none"`.
 
     Raises:
+        TypeError: If `bins` are not bins, or `sigma` is not a number: a tensor is not trained.
         ValueError: If an argument is none of these.
 
     Example:
@@ -121,7 +125,7 @@ class LabelDivergenceLoss(_Relative):
         reverse: bool = False,
         reduction: str = "mean",
     ) -> None:
-        check_positive("sigma", sigma)
+        check_sigma(sigma)
         check_choice("ends", ends, ENDS)
         super().__init__(bins, reduction)
         self.sigma = sigma
@@ -146,6 +150,7 @@ class CRPSLoss(_Relative):
         reduction: `"mean"`, `"sum"` or `"none"`.
 
     Raises:
+        TypeError: If `bins` are not bins.
         ValueError: If `reduction` is none of these.
 
     Example:
@@ -177,6 +182,7 @@ class BinCrossEntropyLoss(_Relative):
         reduction: `"mean"`, `"sum"` or `"none"`.
 
     Raises:
+        TypeError: If `bins` are not bins.
         ValueError: If an argument is none of these.
 
     Example:
@@ -221,6 +227,7 @@ class MeanVarianceLoss(_Relative):
         reduction: `"mean"`, `"sum"` or `"none"`.
 
     Raises:
+        TypeError: If `bins` are not bins.
         ValueError: If a weight is negative or not finite, or `reduction` is none of these.
 
     Example:

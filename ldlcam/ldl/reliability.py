@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ldlcam._check import check_tensor
 from ldlcam._precision import upcast
-from ldlcam.ldl.prediction import LabelDistribution
+from ldlcam.ldl.prediction import LabelDistribution, check_distribution
 
 LEVELS = tuple(level / 20 for level in range(1, 20))
 
@@ -56,7 +56,7 @@ def mean_crps(predicted: LabelDistribution, targets: Tensor) -> Tensor:
         A scalar of the predictions' dtype; NaN without any present target.
 
     Raises:
-        TypeError: If `targets` is not a real tensor.
+        TypeError: If `predicted` is no `LabelDistribution` or `targets` no real tensor.
         ValueError: If a shape is wrong.
 
     Example:
@@ -66,9 +66,10 @@ def mean_crps(predicted: LabelDistribution, targets: Tensor) -> Tensor:
         >>> mean_crps(predicted, torch.tensor([24.0, 120.0]))
         tensor(39.4007)
     """
-    check_tensor("targets", targets, "N", "real", N=predicted.batch_shape.numel())
-    present = ~targets.isnan()
-    return predicted.crps(targets).where(present, 0).sum() / present.sum()
+    missing = _missing(predicted, targets)
+    # Missing targets are replaced first: NaN times a gradient of 0 is NaN.
+    scores = predicted.crps(targets.masked_fill(missing, 0)).masked_fill(missing, 0)
+    return scores.sum() / (~missing).sum()
 
 
 def probability_integral_transform(predicted: LabelDistribution, targets: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def probability_integral_transform(predicted: LabelDistribution, targets: Tensor
         (N,) of the predictions' dtype, NaN for a missing value.
 
     Raises:
-        TypeError: If `targets` is not a real tensor.
+        TypeError: If `predicted` is no `LabelDistribution` or `targets` no real tensor.
         ValueError: If a shape is wrong.
 
     Example:
@@ -95,8 +96,8 @@ def probability_integral_transform(predicted: LabelDistribution, targets: Tensor
         >>> probability_integral_transform(predicted, torch.tensor([0.5, 120.5]))
         tensor([0.0000, 0.5000])
     """
-    check_tensor("targets", targets, "N", "real", N=predicted.batch_shape.numel())
-    return torch.where(targets.isnan(), torch.nan, predicted.cdf(targets))
+    missing = _missing(predicted, targets)
+    return predicted.cdf(targets.masked_fill(missing, 0)).masked_fill(missing, torch.nan)
 
 
 def coverage_by_level(
@@ -107,14 +108,14 @@ def coverage_by_level(
     Args:
         predicted: Predictions (N,).
         targets: True values (N,), real, in the unit of the bins. NaN is missing and left out.
-        levels: L levels in [0, 1]. A value outside of the bins is in no interval.
+        levels: L levels in [0, 1], at least one. A value outside of the bins is in no interval.
 
     Returns:
         Shares (L,), float32 or float64; NaN without any present target.
 
     Raises:
-        TypeError: If `targets` is not a real tensor.
-        ValueError: If a shape is wrong, or a number of `levels` not in [0, 1].
+        TypeError: If `predicted` is no `LabelDistribution` or `targets` no real tensor.
+        ValueError: If a shape is wrong, `levels` is empty or a number of it not in [0, 1].
 
     Example:
         >>> import torch
@@ -123,12 +124,10 @@ def coverage_by_level(
         >>> coverage_by_level(predicted, torch.tensor([20.0, 100.0, 120.5, 239.0]), [0.5, 0.9])
         tensor([0.5000, 0.7500])
     """
-    # Those of a tensor are not looked at: that would wait for the device.
-    if not isinstance(levels, Tensor) and not all(0 <= level <= 1 for level in levels):
-        raise ValueError(f"levels: expected all in [0, 1], got {list(levels)}")
     places = probability_integral_transform(predicted, targets)
-    levels = torch.as_tensor(levels, dtype=places.dtype, device=places.device)
+    given, levels = levels, torch.as_tensor(levels, dtype=places.dtype, device=places.device)
     check_tensor("levels", levels, "L")
+    check_levels(given)
     first, last = predicted.bins.edges_as(places.dtype, places.device)[[0, -1]]
     between = (targets >= first) & (targets <= last)
     from_middle = 2 * (places - 0.5).abs()
@@ -145,14 +144,14 @@ def expected_calibration_error(
     Args:
         predicted: Predictions (N,).
         targets: True values (N,), real, in the unit of the bins. NaN is missing and left out.
-        levels: L levels in [0, 1]; by default 5% to 95%.
+        levels: L levels in [0, 1], at least one; by default 5% to 95%.
 
     Returns:
         A scalar, float32 or float64; NaN without any present target.
 
     Raises:
-        TypeError: If `targets` is not a real tensor.
-        ValueError: If a shape is wrong.
+        TypeError: If `predicted` is no `LabelDistribution` or `targets` no real tensor.
+        ValueError: If a shape is wrong, `levels` is empty or a number of it not in [0, 1].
 
     Example:
         >>> import torch
@@ -167,3 +166,23 @@ def expected_calibration_error(
     """
     shares = coverage_by_level(predicted, targets, levels)
     return (shares - torch.as_tensor(levels, dtype=shares.dtype, device=shares.device)).abs().mean()
+
+
+def check_levels(levels: Sequence[float] | Tensor) -> None:
+    """Check that there are levels, and that they are in [0, 1].
+
+    Raises:
+        ValueError: If there is none or one is not.
+    """
+    if len(levels) == 0:
+        raise ValueError("levels: expected at least one, got none")
+    # Those of a tensor are not looked at: that would wait for the device.
+    if not isinstance(levels, Tensor) and not all(0 <= level <= 1 for level in levels):
+        raise ValueError(f"levels: expected all in [0, 1], got {list(levels)}")
+
+
+def _missing(predicted: LabelDistribution, targets: Tensor) -> Tensor:
+    """Which targets are missing (N,), of arguments that are checked."""
+    check_distribution("predicted", predicted)
+    check_tensor("targets", targets, "N", "real", N=predicted.batch_shape.numel())
+    return targets.isnan()

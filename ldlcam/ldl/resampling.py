@@ -1,12 +1,13 @@
 """Any metric by group, and how much the test set decides about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ldlcam._check import check_count, check_open_fraction, check_tensor
+from ldlcam._precision import upcast
 
 
 class Estimate(NamedTuple):
@@ -43,8 +44,9 @@ def bootstrap(
         seed: Seed of the drawing.
 
     Returns:
-        The value, and the ends of its interval; NaN without samples. Draws for which the metric is
-        NaN, as without any present target, are left out.
+        The value, and the ends of its interval, float64 if the value is and float32 otherwise; NaN
+        without samples. Draws for which the metric is NaN, as without any present target, are left
+        out.
 
     Raises:
         TypeError: If the metric returns no floating tensor.
@@ -71,7 +73,8 @@ def bootstrap(
     value = metric(*samples)
     check_tensor("metric", value, dtype="floating")
     if counts[0] == 0:
-        return Estimate(value, torch.full_like(value, torch.nan), torch.full_like(value, torch.nan))
+        nothing = torch.full_like(upcast(value), torch.nan)
+        return Estimate(value, nothing, nothing.clone())
     generator = torch.Generator().manual_seed(seed)
     drawn = []
     with torch.no_grad():
@@ -79,8 +82,8 @@ def bootstrap(
             index = torch.randint(counts[0], (counts[0],), generator=generator)
             drawn.append(metric(*(each[index.to(_device(each))] for each in samples)))
     tail = (1 - level) / 2
-    ends = torch.tensor([tail, 1 - tail], dtype=value.dtype, device=value.device)
-    low, high = torch.stack(drawn).nanquantile(ends, dim=0)
+    figures = upcast(torch.stack(drawn))
+    low, high = figures.nanquantile(figures.new_tensor([tail, 1 - tail]), dim=0)
     return Estimate(value, low, high)
 
 
@@ -111,20 +114,27 @@ def by_group(
         >>> by_group(mean_error, sex, torch.tensor([5.0, 7.0, 9.0]), torch.tensor([6.0, 5.0, 9.0]))
         [tensor(-1.), tensor(1.)]
     """
+    return [metric(*chosen) for chosen in split_samples(group, samples, groups)]
+
+
+def split_samples(
+    group: Tensor, samples: Sequence[Any], groups: int | None = None
+) -> Iterator[list[Any]]:
+    """The samples of each group, in order; of the arguments of `by_group`."""
     check_tensor("group", group, "N", "integer")
     for each in samples:
         if _count(each) != len(group):
             raise ValueError(f"samples: expected {len(group)} as group has, got {_count(each)}")
     if groups is None:
         groups = int(group.max()) + 1 if len(group) else 0
-    return [
-        metric(*(each[(group == index).to(_device(each))] for each in samples))
-        for index in range(groups)
-    ]
+    for index in range(groups):
+        yield [each[(group == index).to(_device(each))] for each in samples]
 
 
 def _count(samples: Any) -> int:
     shape = samples.shape if isinstance(samples, Tensor) else samples.batch_shape
+    if len(shape) == 0:
+        raise ValueError("samples: expected shape (N, ...), got ()")
     return int(shape[0])
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ldlcam._check import check_tensor
 from ldlcam._precision import upcast
+from ldlcam.ldl.metrics import root
 
 
 class DistributionSimilarity(NamedTuple):
@@ -65,14 +66,16 @@ def similarity_of_rows(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     present = labels.sum(-1) > 0
     gaps, sums = (probs - labels).abs(), probs + labels
     relative = gaps / torch.where(sums > 0, sums, 1)
-    lengths = probs.square().sum(-1).sqrt() * labels.square().sum(-1).sqrt()
+    lengths = root(probs.square().sum(-1)) * root(labels.square().sum(-1))
     products = (probs * labels).sum(-1)
+    # Where both are 0 the term is, and so has to be its gradient.
+    believed = probs.masked_fill(sums == 0, 1)
     rows = torch.stack(
         (
             gaps.amax(-1),
-            relative.square().sum(-1).sqrt(),
+            root(relative.square().sum(-1)),
             relative.sum(-1),
-            (torch.xlogy(labels, labels) - torch.xlogy(labels, probs)).sum(-1),
+            (torch.xlogy(labels, labels) - torch.xlogy(labels, believed)).sum(-1),
             products / torch.where(lengths > 0, lengths, 1),
             torch.minimum(probs, labels).sum(-1),
         )

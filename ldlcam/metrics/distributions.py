@@ -8,7 +8,13 @@ from torch import Tensor
 
 from ldlcam._check import check_tensor
 from ldlcam.ldl.prediction import LabelDistribution
-from ldlcam.ldl.reliability import LEVELS, coverage_by_level, interval_coverage, mean_crps
+from ldlcam.ldl.reliability import (
+    LEVELS,
+    check_levels,
+    coverage_by_level,
+    interval_coverage,
+    mean_crps,
+)
 from ldlcam.ldl.similarity import DistributionSimilarity, similarity_of_rows
 from ldlcam.metrics._mean import MeanOverValues
 
@@ -75,8 +81,11 @@ class CoverageByLevel(MeanOverValues):
     missing.
 
     Args:
-        levels: L levels in [0, 1]; by default 5% to 95%.
+        levels: L levels in [0, 1], at least one; by default 5% to 95%.
         **kwargs: Those of every `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If there is no level or one is not in [0, 1].
 
     Example:
         >>> import torch
@@ -90,10 +99,12 @@ class CoverageByLevel(MeanOverValues):
     """
 
     def __init__(self, levels: Sequence[float] = LEVELS, **kwargs: Any):
-        checked = torch.as_tensor(levels)
-        check_tensor("levels", checked, "L", "real")
-        super().__init__(len(checked), **kwargs)
-        self.levels = tuple(checked.tolist())
+        checked = torch.as_tensor(levels, dtype=torch.float64, device="cpu")
+        check_tensor("levels", checked, "L")
+        numbers = tuple(checked.tolist())
+        check_levels(numbers)
+        super().__init__(len(numbers), options=numbers, **kwargs)
+        self.levels = numbers
 
     def update(self, predicted: LabelDistribution, targets: Tensor) -> None:
         """Take in a batch."""
@@ -107,8 +118,11 @@ class ExpectedCalibrationError(CoverageByLevel):
     missing.
 
     Args:
-        levels: L levels in [0, 1]; by default 5% to 95%.
+        levels: L levels in [0, 1], at least one; by default 5% to 95%.
         **kwargs: Those of every `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If there is no level or one is not in [0, 1].
 
     Example:
         >>> import torch

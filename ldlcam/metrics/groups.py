@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.wrappers.abstract import WrapperMetric
 
-from ldlcam._check import check_count, check_tensor
+from ldlcam._check import check_count
+from ldlcam.ldl.resampling import split_samples
 
 
 class ByGroup(WrapperMetric):
@@ -59,10 +61,22 @@ class ByGroup(WrapperMetric):
         for metric in self._metrics():
             metric.reset()
 
+    def set_dtype(self, dst_type: str | torch.dtype) -> "ByGroup":
+        """Cast what the metrics have summed, and go on in this dtype."""
+        super().set_dtype(dst_type)
+        for metric in self._metrics():
+            metric.set_dtype(dst_type)
+        return self
+
+    def persistent(self, mode: bool = False) -> None:
+        """Choose whether what the metrics have summed is part of the `state_dict`."""
+        super().persistent(mode)
+        for metric in self._metrics():
+            metric.persistent(mode)
+
     def _metrics(self) -> list[Metric]:
         return [metric for metric in self.metrics if isinstance(metric, Metric)]
 
     def _split(self, group: Tensor, samples: tuple[Any, ...]) -> Iterator[tuple[Metric, list[Any]]]:
-        check_tensor("group", group, "N", "integer")
-        for index, metric in enumerate(self._metrics()):
-            yield metric, [each[group == index] for each in samples]
+        metrics = self._metrics()
+        return zip(metrics, split_samples(group, samples, len(metrics)), strict=True)

@@ -84,7 +84,7 @@ class AveragePrecision(MeanOverImages):
 
     def __init__(self, iou_threshold: float = 0.5, **kwargs: Any):
         check_iou_threshold(iou_threshold)
-        super().__init__(**kwargs)
+        super().__init__(options=(float(iou_threshold),), **kwargs)
         self.iou_threshold = iou_threshold
 
     def update(self, boxes: Tensor, targets: Tensor, valid: Tensor | None = None) -> None:
@@ -156,7 +156,7 @@ class ThresholdSweep(MeanOverImages):
     ):
         checked = _checked(thresholds)
         check_choice("component", component, ("largest", "peak"))
-        super().__init__(2, len(checked), **kwargs)
+        super().__init__(2, len(checked), options=(checked, component), **kwargs)
         self.thresholds = checked
         self.component = component
 
@@ -209,9 +209,11 @@ class BoxAccuracy(MeanOverImages):
         checked = _checked(thresholds)
         check_iou_thresholds(iou_thresholds)
         check_count("components", components)
-        super().__init__(len(checked), len(iou_thresholds), **kwargs)
+        reached = tuple(float(threshold) for threshold in iou_thresholds)
+        options = (checked, reached, components)
+        super().__init__(len(checked), len(reached), options=options, **kwargs)
         self.thresholds = checked
-        self.iou_thresholds = tuple(iou_thresholds)
+        self.iou_thresholds = reached
         self.components = components
 
     def update(self, heatmaps: Tensor, targets: Tensor, size: Size) -> None:

@@ -127,7 +127,7 @@ class CumulativeScore(MeanOverValues):
 
     def __init__(self, k: float, **kwargs: Any):
         check_positive("k", k)
-        super().__init__(**kwargs)
+        super().__init__(options=(float(k),), **kwargs)
         self.k = k
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:

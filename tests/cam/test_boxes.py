@@ -135,6 +135,39 @@ def test_fill() -> None:
     assert fill_boxes(boxes, sizes)[1:].tolist() == [[0, 0, 4, 3], [0, 0, 6, 5]]
 
 
+def test_images_without_pixels() -> None:
+    """What is below 1 in a tensor of sizes counts as 1."""
+    none = torch.tensor([[0, 0]])
+    assert fill_boxes(torch.zeros(1, 4), none).tolist() == [[0, 0, 1, 1]]
+    assert clip_boxes(BOX, none).tolist() == [[1, 1, 1, 1]]
+    assert scale_boxes(BOX, none, (2, 3)).tolist() == [[30, 40, 90, 120]]
+    assert scale_boxes(BOX, (10, 5), none).tolist() == [[2, 2, 6, 6]]
+
+
+EXTENTS = [1e-30, 1e-20, 1.0, 1e20, 3e38]
+
+
+@pytest.mark.parametrize("width", EXTENTS)
+@pytest.mark.parametrize("height", EXTENTS)
+def test_iou_of_boxes_of_any_extent(width: float, height: float) -> None:
+    box = torch.tensor([[0.0, 0.0, width, height]], requires_grad=True)
+    assert box_iou(box, box).tolist() == [1]
+    across = box_iou(box, torch.tensor([[0.0, 0.0, height, width]]))
+    share = min(width, height) / max(width, height)
+    assert across.tolist() == pytest.approx([share / (2 - share)], rel=1e-4, abs=1e-20)
+    across.sum().backward()
+    assert box.grad is not None
+    assert not box.grad.isnan().any()
+
+
+def test_sides_beyond_all_numbers_are_improper() -> None:
+    box = torch.tensor([[-3e38, 0.0, 3e38, 1.0]])
+    assert fill_boxes(box, (10, 20)).tolist() == [[0, 0, 20, 10]]
+    assert box_iou(box, box).tolist() == [0]
+    half = torch.tensor([[-6e4, -6e4, 6e4, 6e4]], dtype=torch.float16)
+    assert torch.equal(fill_boxes(half, (10, 20)), half)
+
+
 def test_gradients() -> None:
     a = random_boxes(3, 1).requires_grad_()
     b = random_boxes(3, 2).requires_grad_()
@@ -191,6 +224,8 @@ def test_iou_of_half_precision_boxes_with_large_areas(dtype: torch.dtype, side: 
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"boxes: expected shape \(N, 4\), got \(4,\)"):
         pad_boxes(BOX[0], 0.1)
+    with pytest.raises(TypeError, match=r"margin: expected a finite number above -0\.5, got \["):
+        pad_boxes(BOX, [0.1])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="boxes: expected a tensor of floating dtype"):
         clip_boxes(BOX.long(), (8, 8))
     with pytest.raises(

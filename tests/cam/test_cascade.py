@@ -142,6 +142,25 @@ def test_networks_belong_to_the_cascade() -> None:
     assert "threshold=[0.5, 0.5]" in repr(cascade)
 
 
+def test_a_network_put_in_anothers_place_draws_the_maps() -> None:
+    cascade = AttentionCascade([brightness, Network(), Network()], threshold=0.5, fill=0.0)
+    images = torch.rand(2, 1, 16, 16)
+    before = cascade(images).heatmaps
+    cascade.networks[0] = nn.Sequential(cascade.networks[0], nn.ReLU())
+    after = cascade(images).heatmaps
+    assert torch.equal(after[0], before[0])
+    torch.testing.assert_close(after[1], before[1].relu())
+    assert cascade.steps[0] is brightness
+    assert cascade.steps[1:] == list(cascade.networks)
+
+
+def test_compiles() -> None:
+    cascade = AttentionCascade([Network()], threshold=0.5, fill=0.0)
+    images = torch.rand(2, 1, 16, 16)
+    compiled = torch.compile(cascade, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images).boxes, cascade(images).boxes)
+
+
 def test_device(device: torch.device) -> None:
     cascade = AttentionCascade([Network(), Network()], threshold=0.5).to(device)
     history = cascade(torch.rand(3, 1, 16, 20, device=device))
@@ -155,6 +174,12 @@ def test_errors() -> None:
         AttentionCascade([], threshold=0.5)
     with pytest.raises(TypeError, match="steps: expected callables, got str"):
         AttentionCascade(["a"], threshold=0.5)  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"steps: expected a sequence of .*, got Identity"):
+        AttentionCascade(nn.Identity(), threshold=0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"threshold: expected a number, or .*, got NoneType"):
+        AttentionCascade([brightness], threshold=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="margin: expected a finite number of at least 0, got None"):
+        AttentionCascade([brightness], threshold=0.5, margin=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"threshold: expected one, or 1 as there are steps, got"):
         AttentionCascade([brightness], threshold=[0.5, 0.5])
     with pytest.raises(ValueError, match=r"threshold: expected a number in \(0, 1\], got 50"):

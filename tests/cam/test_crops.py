@@ -262,6 +262,21 @@ def test_boxes_far_larger_than_the_image(path: str, far: float) -> None:
     torch.testing.assert_close(crops[1:], alone)
 
 
+@pytest.mark.parametrize("size", [(4, 4), (2, 9), (9, 2)])
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_boxes_next_to_infinity(path: str, size: tuple[int, int], keep_aspect: bool) -> None:
+    far = 3e38
+    boxes = torch.tensor(
+        [[-far, -far, far, far], [0, 0, far, far], [0, 0, far, 1], [-far, -far, -far / 2, -far / 2]]
+    )
+    images = torch.rand(4, 1, 8, 9)
+    crops = crop_and_resize(images, boxes, size, keep_aspect=keep_aspect)
+    assert crops.isfinite().all()
+    whole = torch.zeros(1, 4)  # whose sides have no end stands for the whole image
+    expected = crop_and_resize(images[:1], whole, size, keep_aspect=keep_aspect)
+    torch.testing.assert_close(crops[:1], expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_device(device: torch.device, dtype: torch.dtype) -> None:
     images = torch.rand(2, 3, 40, 50, device=device).to(dtype)
@@ -289,6 +304,8 @@ def test_errors() -> None:
         crop_and_resize([images[0]], boxes, (4, 4))
     with pytest.raises(ValueError, match="images: expected at least one in a list, got none"):
         crop_and_resize([], boxes[:0], (4, 4))
+    with pytest.raises(TypeError, match="images: expected a tensor or a sequence of tensors, got"):
+        crop_and_resize(None, boxes, (4, 4))  # type: ignore[arg-type]
     with pytest.raises(
         ValueError, match=r"images\[1\]: expected shape \(C, H, W\) with C = 3, got"
     ):

@@ -254,6 +254,15 @@ def test_masks_compile(kind: torch.dtype) -> None:
     assert torch.equal(found, erase_masks(images, masks, seeds=seeds))
 
 
+def test_a_mean_passes_gradients_on_to_all_pixels() -> None:
+    images = torch.rand(1, 1, 2, 2, requires_grad=True)
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    for fill, expected in ((0.0, [[0, 1], [1, 1]]), ("mean", [[0.25, 1.25], [1.25, 1.25]])):
+        erased = erase_boxes(images, boxes, fill=fill)  # type: ignore[arg-type]
+        (gradient,) = torch.autograd.grad(erased.sum(), images)
+        assert gradient[0, 0].tolist() == expected
+
+
 def test_errors_of_masks() -> None:
     images = torch.rand(2, 3, 8, 6)
     with pytest.raises(ValueError, match=r"masks: expected shape \(N, H, W\) with N = 2, H = 8"):
@@ -272,6 +281,9 @@ def test_errors() -> None:
     images, boxes = torch.rand(2, 3, 8, 8), torch.rand(2, 4)
     with pytest.raises(ValueError, match="fill: expected one of 'random', 'noise', 'mean', got"):
         erase_boxes(images, boxes, fill="zero")  # type: ignore[arg-type]
+    for fill in ([0.5, 0.5, 0.5], None, torch.rand(3)):
+        with pytest.raises(TypeError, match="fill: expected a number or one of 'random', 'noise'"):
+            erase_boxes(images, boxes, fill=fill)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="boxes: expected length 2 as images has, got 1"):
         erase_boxes(images, boxes[:1])
     with pytest.raises(ValueError, match=r"value_range: expected \(lowest, highest\)"):

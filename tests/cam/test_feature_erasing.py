@@ -148,9 +148,35 @@ def test_errors() -> None:
         erase_features(features, torch.rand(2, 5, 4))
     with pytest.raises(ValueError, match="heatmaps: expected length 2 as features has, got 1"):
         erase_features(features, torch.rand(1, 4, 5))
+    with pytest.raises(TypeError, match="heatmaps: expected a tensor, got list"):
+        erase_features(features, torch.rand(2, 4, 5).tolist())  # type: ignore[arg-type]
     for make in (
         lambda: erase_features(features, torch.rand(2, 4, 5), 1.5),
         lambda: FeatureErasing(3, 4, threshold=1.5),
     ):
         with pytest.raises(ValueError, match=r"threshold: expected a number in \(0, 1\], got 1.5"):
             make()
+
+
+@pytest.mark.parametrize("hidden", [None, 4])
+def test_errors_of_the_head(hidden: int | None) -> None:
+    head = FeatureErasing(8, 4, hidden=hidden)
+    for method in (head, head.heatmaps):
+        with pytest.raises(
+            ValueError, match=r"features: expected shape .* C = 8, got \(2, 5, 6, 6"
+        ):
+            method(torch.rand(2, 5, 6, 6))
+        with pytest.raises(TypeError, match="features: expected a tensor, got NoneType"):
+            method(None)
+    with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got 0"):
+        FeatureErasing(0, 4, hidden=hidden)
+    for value in (0, -1):
+        with pytest.raises(ValueError, match=f"hidden: expected an integer .* 1, got {value}"):
+            FeatureErasing(8, 4, hidden=value)
+
+
+@pytest.mark.parametrize("hidden", [None, 4])
+def test_no_images(hidden: int | None) -> None:
+    head = FeatureErasing(8, 4, hidden=hidden)
+    for part in head.heatmaps(torch.rand(0, 8, 5, 6), window=1):
+        assert part.shape == (0, 5, 6)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import gradcheck
+from torch.nn.utils import prune
 
 from ldlcam.cam import CAMHead
 from tests.cam.maps import seeds, sides
@@ -207,6 +208,24 @@ def test_a_classifier_may_have_layers_that_do_nothing() -> None:
 def test_other_classifiers_are_refused(classifier: nn.Module, got: str) -> None:
     with pytest.raises(TypeError, match=f"classifier: expected one linear layer, .*got {got}$"):
         CAMHead.from_classifier(classifier)
+
+
+def test_computed_weights_are_refused() -> None:
+    linear = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))
+    with pytest.raises(TypeError, match=r"classifier: expected .* whose weight is a parameter"):
+        CAMHead.from_classifier(linear)
+    nn.utils.parametrize.remove_parametrizations(linear, "weight")
+    assert CAMHead.from_classifier(linear).weight is linear.weight
+    pruned = prune.l1_unstructured(nn.Linear(3, 4), "bias", 1)
+    with pytest.raises(TypeError, match=r"classifier: expected .* whose bias is a parameter"):
+        CAMHead.from_classifier(pruned)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_no_images(pool: str) -> None:
+    head, features = CAMHead(8, 4, pool=pool), torch.rand(0, 8, 5, 6)  # type: ignore[arg-type]
+    for method in (head.heatmaps, head.evidence_maps):
+        assert method(features, window=1).shape == (0, 5, 6)
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "densenet121"])

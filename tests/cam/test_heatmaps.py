@@ -251,6 +251,17 @@ def test_trimming_on_any_device(device: torch.device, dtype: torch.dtype) -> Non
 
 def test_no_images() -> None:
     assert normalize_heatmaps(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
+    features, classes = torch.zeros(0, 8, 5, 6), torch.zeros(0, dtype=torch.int64)
+    for window in (0, 1):
+        found = class_activation_map(features, torch.rand(4, 8), classes, window=window)
+        assert found.shape == (0, 5, 6)
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 6), (3, 6, 0), (0, 0, 0)])
+def test_maps_without_cells_are_refused(shape: tuple[int, ...]) -> None:
+    for function in (valid_heatmaps, normalize_heatmaps):
+        with pytest.raises(ValueError, match=r"heatmaps: expected .* h and w at least 1, got"):
+            function(torch.zeros(shape))
 
 
 def test_compiles() -> None:

@@ -480,8 +480,11 @@ def test_errors() -> None:
         ValueError, match=r"component: expected one of 'largest', 'peak', got 'all'"
     ):
         levelset_boxes(maps, 0.5, (8, 8), component="all")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"threshold: expected a number in \(0, 1\], got \[0\.3"):
-        levelset_boxes(maps, [0.3, 0.5], (8, 8))  # type: ignore[arg-type]
+    for several in ([0.3, 0.5], np.array([0.3, 0.5])):
+        with pytest.raises(
+            TypeError, match=r"threshold: expected a number in \(0, 1\], got .*0\.3"
+        ):
+            levelset_boxes(maps, several, (8, 8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"heatmaps: expected shape \(N, h, w\), got \(4, 4\)"):
         levelset_boxes(maps[0], 0.5, (8, 8))
     with pytest.raises(TypeError, match=r"heatmaps: expected a tensor of floating dtype"):

@@ -319,3 +319,15 @@ def test_errors_of_the_further_metrics() -> None:
         pixel_average_precision(maps, masks, masks[:, :4])
     with pytest.raises(ValueError, match="masks: expected length 2 as heatmaps has, got 1"):
         pixel_average_precision(maps, masks[:1])
+
+
+def test_one_number_in_place_of_several() -> None:
+    maps, targets = torch.rand(2, 4, 5), torch.rand(2, 4)
+    with pytest.raises(TypeError, match=r"^thresholds: expected a sequence of numbers, got float"):
+        threshold_sweep(maps, targets, 0.5, (8, 8))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^thresholds: expected a sequence of numbers, got float"):
+        box_accuracy(maps, targets, 0.5, (8, 8))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="iou_thresholds: expected a sequence of numbers, got fl"):
+        box_accuracy(maps, targets, [0.5], (8, 8), iou_thresholds=0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"iou_threshold: expected a number in \[0, 1\), got \["):
+        average_precision(targets, targets, None, [0.5])  # type: ignore[arg-type]

@@ -80,12 +80,25 @@ def test_sweeps_have_a_line_each_and_a_dot_at_the_best() -> None:
     assert [text.get_text() for text in overlap.get_legend().get_texts()] == ["a", "b"]
 
 
+def test_sweeps_of_maps_with_gradients() -> None:
+    maps = torch.rand(4, 5, 5, requires_grad=True)
+    targets = torch.tensor([[8.0, 8.0, 24.0, 32.0]]).repeat(4, 1)
+    sweep = threshold_sweep(maps, targets, [0.2, 0.5], (40, 40))
+    assert sweep.mean_iou.requires_grad
+    line = plot_threshold_sweep({"a": sweep}).axes[0].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), sweep.mean_iou.detach())
+
+
 def test_errors() -> None:
     images, heatmaps, boxes = regions()
     with pytest.raises(ValueError, match="images: expected 1 or 3 channels, got 2"):
         overlay_heatmaps(torch.rand(3, 2, 8, 8), heatmaps["hand"])
     with pytest.raises(ValueError, match=r"opacity: expected a number in \[0, 1\], got 2"):
         overlay_heatmaps(images, heatmaps["hand"], opacity=2)
+    with pytest.raises(TypeError, match=r"opacity: expected a number in \[0, 1\], got None"):
+        overlay_heatmaps(images, heatmaps["hand"], opacity=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="colormap: expected the name of one of matplotlib's"):
+        overlay_heatmaps(images, heatmaps["hand"], colormap="x")
     with pytest.raises(ValueError, match=r"heatmaps: expected shape \(N, h, w\) with N = 3"):
         overlay_heatmaps(images, heatmaps["hand"][:2])
     with pytest.raises(ValueError, match="boxes: expected the names"):
@@ -101,3 +114,5 @@ def test_errors() -> None:
     no_sweeps: dict[str, ThresholdSweepResult] = {}
     with pytest.raises(ValueError, match="sweeps: expected at least one, got none"):
         plot_threshold_sweep(no_sweeps)
+    with pytest.raises(TypeError, match="sweeps: expected a mapping by names, got list"):
+        plot_threshold_sweep([])  # type: ignore[arg-type]

@@ -125,3 +125,13 @@ def test_errors(value: float) -> None:
 
 def _with_floor(floor: float) -> GeneralizedMeanPool:
     return GeneralizedMeanPool(floor=floor)
+
+
+@pytest.mark.parametrize("kind", SMOOTH)
+def test_errors_of_features(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"features: expected shape \(N, C, h, w\), got \(8, 5, 6"):
+        kind()(torch.rand(8, 5, 6))
+    with pytest.raises(TypeError, match="features: expected a tensor of floating dtype, got"):
+        kind()(torch.ones(2, 8, 5, 6, dtype=torch.int64))
+    with pytest.raises(TypeError, match="features: expected a tensor, got list"):
+        kind()([[1.0]])

@@ -186,6 +186,8 @@ def test_errors() -> None:
     for value in (-1, 101, math.nan):
         with pytest.raises(ValueError, match=r"percentile: expected a number in \[0, 100\], got"):
             percentile_threshold(maps, value)
+    with pytest.raises(TypeError, match=r"percentile: expected a number in \[0, 100\], got '50'"):
+        percentile_threshold(maps, "50")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"percentile: expected shape \(N,\) with N = 2"):
         percentile_threshold(maps, torch.tensor([50.0]))
     for function in (otsu_threshold, lambda m: percentile_threshold(m, 50)):
@@ -246,3 +248,11 @@ def test_thresholds_that_cannot_be_inverted(tau: float) -> None:
 def test_fractions_that_cannot_be_inverted(fraction: float) -> None:
     with pytest.raises(ValueError, match=r"fraction: expected a number in \(0, 0.624\], beyond"):
         fraction_to_jet(fraction)
+
+
+def test_grey_values_and_fractions_are_numbers() -> None:
+    for value in (None, "50", np.array([50.0, 60.0])):
+        with pytest.raises(TypeError, match=r"tau: expected a grey value in \(15, 226\], got"):
+            jet_to_fraction(value)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"fraction: expected a number in \(0, 0.624\], beyond"):
+            fraction_to_jet(value)  # type: ignore[arg-type]

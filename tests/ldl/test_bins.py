@@ -193,6 +193,12 @@ class TestStateDict:
         ) in str(caught.value)
         assert model[0] == Bins(0, 239)
 
+    @pytest.mark.parametrize("size", [(0,), (), (3, 240)])
+    def test_what_are_no_centers_is_refused(self, size: tuple[int, ...]) -> None:
+        state = {"centers": torch.zeros(size), "edges": MONTHS.edges}
+        with pytest.raises(RuntimeError, match=r"centers: expected those of .*, got a tensor \("):
+            Bins(1, 240).load_state_dict(state)
+
     def test_missing_keys_are_reported(self) -> None:
         with pytest.raises(RuntimeError, match=r"Missing key\(s\).*centers"):
             Bins(1, 3).load_state_dict({})

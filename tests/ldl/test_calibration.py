@@ -173,6 +173,21 @@ def test_rows_that_no_temperature_makes_probable_are_left_out() -> None:
     more = torch.cat([logits, impossible, nothing]), torch.cat([target, target[:1], target[:1]])
     assert torch.equal(TemperatureScaling().fit(*more, bins).temperature, known)
     assert TemperatureScaling().fit(nothing, target[:1], bins).temperature == 1
+    overflown = logits[:1].clone()
+    overflown[0, 50] = torch.inf
+    more = torch.cat([logits, overflown]), torch.cat([target, target[:1]])
+    assert torch.equal(TemperatureScaling().fit(*more, bins).temperature, known)
+
+
+def test_logits_that_say_nothing_have_temperature_1() -> None:
+    bins, target = Bins(0, 100), torch.tensor([10.0, 40.0, 70.0])
+    assert TemperatureScaling().fit(torch.full((3, 101), 2.5), target, bins).temperature == 1
+
+
+def test_they_are_shown_without_values() -> None:
+    assert repr(TemperatureScaling().to("meta")) == "TemperatureScaling(temperature=...)"
+    shown = "LinearBiasCorrection(line='target', slope=..., intercept=...)"
+    assert repr(LinearBiasCorrection().to("meta")) == shown
 
 
 @pytest.mark.parametrize("line", ["target", "prediction"])

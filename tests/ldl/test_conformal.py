@@ -166,6 +166,9 @@ def test_arguments() -> None:
     intervals = ConformalIntervals(0.9)
     with pytest.raises(ValueError, match=r"target: expected shape \(N,\) with N = 10"):
         intervals.fit(predicted, ages[:, None])
+    for given in (intervals, lambda logits: intervals.fit(logits, ages)):
+        with pytest.raises(TypeError, match="predicted: expected a LabelDistribution, got Tensor"):
+            given(predicted.logits)
     with pytest.raises(TypeError, match="group: expected a tensor of integer dtype"):
         intervals.fit(predicted, ages, group.double())
     with pytest.raises(ValueError, match=r"predicted: expected distributions \(N,\), got \(2, 5\)"):

@@ -253,3 +253,35 @@ def test_many_batches_by_vmap() -> None:
             for i in range(4)
         ]
         torch.testing.assert_close(each, torch.stack(known))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sigma", [1e-30, 1e-6, 3e-5, 1e-3, 0.02])
+def test_labels_much_narrower_than_a_bin(sigma: float, dtype: torch.dtype, reverse: bool) -> None:
+    """Also where centres are no floats, and midway between two of them."""
+    bins = Bins(0, 20, 1 / 12)
+    logits = torch.randn(4, 241, dtype=dtype, requires_grad=True)
+    target = torch.tensor([19.876, 19.9, 19.95, 19.9583], dtype=dtype)
+    criterion = LabelDivergenceLoss(bins, sigma, reverse=reverse, reduction="none")
+    _, divergences = as_it_reads(logits, target, Criterion(bins, sigma, reverse=reverse))
+    found = criterion(logits, target)
+    torch.testing.assert_close(found, divergences, rtol=1e-5, atol=1e-5)
+    mine, its = (torch.autograd.grad(each.sum(), logits)[0] for each in (found, divergences))
+    torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)
+
+
+def test_an_infinite_divergence_without_weight_as_it_reads() -> None:
+    logits = torch.randn(3, 240)
+    logits[1, 100] = -torch.inf
+    logits.requires_grad_()
+    target = torch.tensor([20.0, 101.0, 200.0], requires_grad=True)
+    shares = torch.tensor([1.0, 0.0, 1.0])
+    terms = row_terms(logits, target, shares, shares, Criterion(MONTHS, 15.0))
+    assert terms.divergences[1] == torch.inf
+    assert terms.weighted[1] == 0
+    known = row_terms(logits, target.detach(), shares, shares, Criterion(MONTHS, 15.0)).total
+    torch.testing.assert_close(terms.total, known)
+    mine, its = (torch.autograd.grad(each, logits)[0] for each in (terms.total, known))
+    torch.testing.assert_close(mine, its)
+    assert not mine[1].any()

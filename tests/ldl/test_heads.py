@@ -80,6 +80,22 @@ def test_refuses_shapes(
         head(torch.zeros(features), None if given is None else torch.zeros(given))
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"in_features": -1}, ValueError, "in_features: expected an integer of at least 1"),
+        ({"in_features": 7.5}, ValueError, "in_features: expected an integer of at least 1"),
+        ({"covariates": -1}, ValueError, "covariates: expected an integer of at least 0, got -1"),
+        ({"covariate_hidden": 32}, TypeError, "covariate_hidden: expected a sequence of numbers"),
+        ({"covariate_hidden": (32, 0)}, ValueError, "covariate_hidden: expected an integer of at"),
+        ({"bins": 240}, TypeError, "bins: expected a Bins, got int"),
+    ],
+)
+def test_refuses_options(options: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ExpectationHead(**{"in_features": 7, "bins": BINS, "covariates": 1, **options})
+
+
 def test_compiles_to_one_graph() -> None:
     head = ExpectationHead(7, BINS, covariates=1)
     compiled = torch.compile(head, fullgraph=True, backend="eager")

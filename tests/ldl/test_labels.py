@@ -259,6 +259,32 @@ class TestHostileInputs:
                 assert values.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("ends", SCALED)
+@pytest.mark.parametrize("sigma", [1e-4, 1e-3, 0.05, 1.0])
+def test_gradients_of_narrow_integrals(sigma: float, ends: str) -> None:
+    """In float32 as in float64, where all but one bin are thousands of sigmas away."""
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        values = torch.tensor([-5.0, 1.25, 3.5, 120.4375, 250.0], dtype=dtype, requires_grad=True)
+        labels = gaussian_labels(values, MONTHS, sigma, ends=ends, integrate=True)
+        (gradient,) = torch.autograd.grad((labels * MONTHS.centers).sum(), values)
+        gradients += [gradient.double()]
+    assert gradients[0].isfinite().all()
+    if ends != "preserve_mean" or sigma > 0.01:  # a tilt that steep is not exact in float32
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_by_differences_of_integrals() -> None:
+    values = torch.tensor([0.2, 3.3, 5.1], dtype=torch.float64, requires_grad=True)
+    for ends in SCALED:
+        assert torch.autograd.gradcheck(
+            lambda values, ends=ends: gaussian_labels(
+                values, Bins(1, 6), 0.7, ends=ends, integrate=True
+            ),
+            values,
+        )
+
+
 class TestTriangular:
     @pytest.mark.parametrize("width", [0.5 * (1 + 1e-8), 0.500001, 0.51])
     def test_no_label_is_empty_midway_between_bins(self, width: float) -> None:
@@ -416,6 +442,12 @@ class TestPublishedScales:
         torch.testing.assert_close(paper, torch.tensor([1.99, 2.39, 3.87, 0]), atol=0.01, rtol=0)
         torch.testing.assert_close(code[2:], torch.tensor([37.6, 0]), atol=0.01, rtol=0)
 
+    def test_far_values_and_narrow_labels(self) -> None:
+        values = torch.tensor([3e20, -3e20, 120.0])
+        assert published_gaussian_labels(values, MONTHS, 15.0).sum(-1)[:2].tolist() == [0, 0]
+        narrow = published_gaussian_labels(values, MONTHS, 1e-30, scale="code")
+        assert narrow.isfinite().all()
+
     def test_refuses_scales(self) -> None:
         with pytest.raises(ValueError, match="scale: expected one of 'paper', 'code'"):
             published_gaussian_labels(torch.zeros(2), MONTHS, 15.0, scale="Eq. 11")
@@ -436,6 +468,18 @@ class TestArguments:
         for sigma in (torch.ones(3), torch.ones(1), torch.ones(2, 1), torch.tensor(1.0)):
             with pytest.raises(ValueError, match=r"sigma: expected shape \(N,\) with N = 2"):
                 gaussian_labels(torch.zeros(2), MONTHS, sigma)
+
+    def test_bins(self) -> None:
+        for build in (
+            lambda bins: gaussian_labels(torch.zeros(2), bins, 15.0),
+            lambda bins: triangular_labels(torch.zeros(2), bins, 15.0),
+            lambda bins: laplace_labels(torch.zeros(2), bins, 15.0),
+            lambda bins: published_gaussian_labels(torch.zeros(2), bins, 15.0),
+            lambda bins: one_hot_labels(torch.zeros(2), bins),
+            lambda bins: two_hot_labels(torch.zeros(2), bins),
+        ):
+            with pytest.raises(TypeError, match="bins: expected a Bins, got Tensor"):
+                build(MONTHS.centers)
 
     def test_options(self) -> None:
         with pytest.raises(ValueError, match="ends: expected one of 'renormalize', 'preserve"):

@@ -134,6 +134,13 @@ class TestUnits:
         terms = ExpectationLDLLoss(MONTHS, 15.0, 0.0).terms(logits, target)
         assert torch.equal(terms.total, terms.distance)
 
+    def test_without_weight_no_divergence_is_too_large(self) -> None:
+        logits, target = torch.randn(4, 240), torch.full((4,), 60.0)
+        logits[:, 59] = -torch.inf
+        terms = ExpectationLDLLoss(MONTHS, 15.0, 0.0).terms(logits, target)
+        assert terms.divergence == torch.inf
+        assert torch.equal(terms.total, terms.distance)
+
     def test_the_terms_pull_alike_at_an_error_of_sigma(self) -> None:
         shift = torch.tensor(15.0, dtype=torch.float64, requires_grad=True)
         logits = -((MONTHS.centers - 120 - shift) / 15).square() / 2
@@ -178,6 +185,17 @@ class TestPublished:
         assert loss.isfinite()
         assert logits.grad is not None
         assert logits.grad[0, -1] < -0.4
+
+    @pytest.mark.parametrize("scale", ["paper", "code"])
+    def test_targets_as_far_as_floats_go(self, scale: str) -> None:
+        logits = torch.zeros(2, 240, requires_grad=True)
+        criterion = ExpectationLDLLoss(MONTHS, 15.0, label_scale=scale, reduction="none")
+        terms = criterion.terms(logits, torch.tensor([120.0, 3e20]))
+        assert terms.divergence[0] > 0
+        assert terms.divergence[1] == 0
+        assert terms.total[1] == terms.distance[1]
+        (gradient,) = torch.autograd.grad(terms.total.sum(), logits)
+        assert gradient.isfinite().all()
 
     def test_the_scales_need_labels_that_lose_their_ends(self) -> None:
         for options in ({"ends": "extend"}, {"reverse": True}):
@@ -452,6 +470,20 @@ class TestArguments:
             ExpectationLDLLoss(MONTHS, **options)
         with pytest.raises(ValueError, match=message):
             expectation_ldl_loss(torch.zeros(1, 240), torch.zeros(1), MONTHS, **options)
+
+    @pytest.mark.parametrize("sigma", [torch.nn.Parameter(torch.ones(())), torch.ones(())])
+    def test_a_sigma_that_looks_as_if_it_were_trained(self, sigma: Tensor) -> None:
+        with pytest.raises(TypeError, match="sigma: expected a number, got"):
+            ExpectationLDLLoss(MONTHS, sigma)
+        with pytest.raises(TypeError, match="sigma: expected a number, got"):
+            expectation_ldl_loss(torch.zeros(1, 240), torch.zeros(1), MONTHS, sigma)
+
+    def test_bins(self) -> None:
+        for make in (ExpectationLDLLoss, ExpectationLDLLoss.paper, ExpectationLDLLoss.dldl_v2):
+            with pytest.raises(TypeError, match="bins: expected a Bins, got list"):
+                make([1, 2], 1.0)
+        with pytest.raises(TypeError, match="bins: expected a Bins, got int"):
+            expectation_ldl_loss(torch.zeros(1, 240), torch.zeros(1), 240, 15.0)
 
     def test_whole_number_targets(self) -> None:
         logits = torch.randn(2, 240)

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ldlcam.ldl import cumulative_score, mean_absolute_error
+from ldlcam.ldl import (
+    cumulative_score,
+    mean_absolute_error,
+    mean_error,
+    root_mean_squared_error,
+)
 
 NAN = torch.nan
 ages = st.floats(0, 240) | st.just(NAN)
@@ -82,3 +87,21 @@ def test_device(metric: Callable[[Tensor, Tensor], Tensor], device: torch.device
     result = metric(torch.zeros(3, device=device), torch.ones(3, device=device))
     assert result.shape == ()
     assert result.device.type == device.type
+
+
+@pytest.mark.parametrize("metric", [mean_absolute_error, root_mean_squared_error, mean_error])
+def test_a_missing_target_has_no_gradient(metric: Callable[[Tensor, Tensor], Tensor]) -> None:
+    predictions = torch.tensor([1.0, 5.0, NAN], requires_grad=True)
+    metric(predictions, torch.tensor([3.0, NAN, NAN])).backward()
+    assert predictions.grad is not None
+    assert predictions.grad[0].abs() == 1
+    assert predictions.grad[1:].tolist() == [0, 0]
+
+
+def test_perfect_predictions_have_no_gradient() -> None:
+    predictions = torch.tensor([1.0, 5.0], requires_grad=True)
+    error = root_mean_squared_error(predictions, predictions.detach())
+    error.backward()
+    assert error == 0
+    assert predictions.grad is not None
+    assert predictions.grad.tolist() == [0, 0]

@@ -109,3 +109,14 @@ def test_what_is_no_mapping_is_named() -> None:
         plot_error_by_value(ages, ages, Bins(0, 1))
     with pytest.raises(ValueError, match="columns: expected"):
         plot_distributions(predicted, columns=0)
+
+
+def test_distributions_of_half_precision() -> None:
+    labels = gaussian_labels(torch.tensor([24.0, 96.0]), MONTHS, 15.0)
+    figure = plot_distributions(predict(2), labels.bfloat16(), torch.ones(2).bfloat16())
+    assert len(figure.axes) == 2
+
+
+def test_logits_are_no_distribution() -> None:
+    with pytest.raises(TypeError, match="predicted: expected a LabelDistribution, got Tensor"):
+        plot_distributions(torch.zeros(2, 240))

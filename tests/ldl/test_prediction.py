@@ -251,6 +251,14 @@ class TestScores:
         assert kl_divergence(half, whole).item() == pytest.approx(np.log(2))
         assert kl_divergence(whole, half) == torch.inf
 
+    def test_divergence_where_a_probability_underflows(self) -> None:
+        certain = LabelDistribution(torch.tensor([[1e3, 0.0, 0.0]]), Bins(0, 2))
+        logits = torch.tensor([[0.0, -torch.inf, -torch.inf]], requires_grad=True)
+        divergence = kl_divergence(certain, LabelDistribution(logits, Bins(0, 2)))
+        assert divergence == 0
+        (gradient,) = torch.autograd.grad(divergence.sum(), logits)
+        assert not gradient.any()
+
     def test_divergence_needs_the_same_bins(self) -> None:
         with pytest.raises(ValueError, match=r"q: expected the bins of p, Bins\(1, 240"):
             kl_divergence(predict(MONTHS), predict(Bins(0, 239)))
@@ -436,7 +444,24 @@ class TestMix:
         assert mixed.mean == 120
         assert mixed.stddev == 110
 
+    def test_bins_that_all_rule_out(self) -> None:
+        logits = torch.randn(2, 3, 5, dtype=torch.float64)
+        logits[:, 0, 2:] = logits[0, 1, 0] = -torch.inf
+        logits.requires_grad_()
+        mixed = LabelDistribution.mix([LabelDistribution(each, Bins(1, 5)) for each in logits])
+        torch.testing.assert_close(mixed.probs, logits.softmax(-1).mean(0))
+        assert mixed.logits[0, 2:].tolist() == [-torch.inf] * 3
+        known = (logits.softmax(-1).mean(0) * Bins(1, 5).centers).sum(-1)
+        mine, its = (torch.autograd.grad(each.sum(), logits)[0] for each in (mixed.mean, known))
+        torch.testing.assert_close(mine, its)
+
     def test_refuses_what_does_not_fit(self) -> None:
+        with pytest.raises(TypeError, match="distributions: expected a sequence, got Tensor"):
+            LabelDistribution.mix(torch.zeros(2, 3, 240))
+        with pytest.raises(TypeError, match="distributions: expected a sequence, got LabelDistr"):
+            LabelDistribution.mix(predict(MONTHS, 2))
+        with pytest.raises(TypeError, match="distributions: expected a LabelDistribution, got Te"):
+            LabelDistribution.mix([predict(MONTHS, 2), torch.zeros(2, 240)])
         with pytest.raises(ValueError, match="distributions: expected one or more, got none"):
             LabelDistribution.mix([])
         with pytest.raises(ValueError, match=r"expected equal bins, got Bins\(1, 240"):
@@ -451,6 +476,40 @@ class TestArguments:
             LabelDistribution(torch.zeros(3, 239), MONTHS)
         with pytest.raises(TypeError, match="logits: expected a tensor of floating dtype"):
             LabelDistribution(torch.zeros(3, 240).long(), MONTHS)
+
+    def test_bins(self) -> None:
+        for make in (LabelDistribution, expectation):
+            with pytest.raises(TypeError, match="bins: expected a Bins, got Tensor"):
+                make(torch.zeros(3, 240), MONTHS.centers)
+
+    @pytest.mark.parametrize("given", [[3.0, 4.0], np.array([3.0, 4.0]), None, "3"], ids=repr)
+    @pytest.mark.parametrize("method", ["cdf", "log_prob", "quantile", "icdf", "crps"])
+    def test_what_is_neither_a_number_nor_a_tensor(self, method: str, given: object) -> None:
+        name = "level" if method in ("quantile", "icdf") else "value"
+        with pytest.raises(TypeError, match=f"{name}: expected a number or a tensor, got"):
+            getattr(predict(MONTHS, 2), method)(given)
+
+    def test_numbers_of_numpy(self) -> None:
+        prediction = predict(MONTHS, 2)
+        for number in (np.float32(3), np.int64(3), 3):
+            assert torch.equal(prediction.cdf(number), prediction.cdf(3.0))
+
+    def test_temperature(self) -> None:
+        prediction = predict(MONTHS, 1)
+        for wrong in (0, -1.0, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="temperature: expected a finite number above 0"):
+                prediction.tempered(wrong)
+        with pytest.raises(TypeError, match="temperature: expected a finite number above 0, got"):
+            prediction.tempered([2.0])
+        for size in ((3,), (1, 1)):
+            with pytest.raises(
+                ValueError, match=r"temperature: expected shape \(\) or \(1,\), got"
+            ):
+                prediction.tempered(torch.ones(size))
+        for temperature in (torch.tensor(2), torch.tensor([2.0])):
+            tempered = prediction.tempered(temperature)
+            assert tempered.batch_shape == (1,)
+            assert torch.equal(tempered.logits, prediction.tempered(2).logits)
 
     @pytest.mark.parametrize("level", [0.0, 1.01, -1.0, float("nan")])
     def test_level(self, level: float) -> None:

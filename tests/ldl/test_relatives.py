@@ -128,6 +128,28 @@ class TestOneSignature:
         assert make(UNEVEN)(logits[:0], self.target[:0]) == 0
 
     @every_loss
+    @pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 0.0, 2.0])], ids=str)
+    def test_an_infinite_loss_without_weight(self, make: Make, weight: torch.Tensor | None) -> None:
+        target = torch.tensor([3.3, torch.nan if weight is None else 0.0, 19.0])
+        logits = torch.randn(3, 7)
+        logits[1, 0] = -torch.inf
+        logits.requires_grad_()
+        others = [0, 2]
+        few = None if weight is None else weight[others]
+        assert make(UNEVEN, reduction="none")(logits, target, weight)[1] == 0
+        loss = make(UNEVEN)(logits, target, weight)
+        known = make(UNEVEN)(logits[others], target[others], few)
+        torch.testing.assert_close(loss, known)
+        mine, its = (torch.autograd.grad(each, logits)[0] for each in (loss, known))
+        torch.testing.assert_close(mine, its)
+        assert not mine[1].any()
+
+    @every_loss
+    def test_what_are_no_bins(self, make: Make) -> None:
+        with pytest.raises(TypeError, match="bins: expected a Bins, got int"):
+            make(3)
+
+    @every_loss
     def test_weights_and_reductions(self, make: Make) -> None:
         logits, weight = torch.randn(5, 7), torch.tensor([1.0, 0.5, torch.nan, 2.0, 0.0])
         each = make(UNEVEN, reduction="none")(logits, self.target, weight)
@@ -222,6 +244,9 @@ def test_refusing_options() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             make()
+    for sigma in (nn.Parameter(torch.ones(())), torch.ones(())):
+        with pytest.raises(TypeError, match="sigma: expected a number, got"):
+            LabelDivergenceLoss(MONTHS, sigma)
     criterion = LabelDivergenceLoss(MONTHS, 1.0, ends="error")
     with pytest.raises(ValueError, match=r"values: expected all from 0\.5 to 240\.5"):
         criterion(torch.zeros(2, 240), torch.tensor([5.0, 300.0]))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,32 @@ def test_coverage_has_the_finest_dtype(at: int) -> None:
     given = [torch.ones(2), torch.ones(2), torch.ones(2)]
     given[at] = given[at].double()
     assert interval_coverage(*given).dtype == torch.float64
+
+
+@pytest.mark.parametrize("metric", [coverage_by_level, expected_calibration_error])
+@pytest.mark.parametrize("levels", [[], torch.ones(0)])
+def test_without_levels_nothing_is_measured(metric: Any, levels: Any) -> None:
+    with pytest.raises(ValueError, match="levels: expected at least one, got none"):
+        metric(predict(2), torch.ones(2), levels)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [mean_crps, probability_integral_transform, coverage_by_level, expected_calibration_error],
+)
+def test_logits_are_no_distribution(metric: Any) -> None:
+    with pytest.raises(TypeError, match="predicted: expected a LabelDistribution, got Tensor"):
+        metric(torch.zeros(2, 7), torch.ones(2))
+
+
+def test_a_missing_target_has_no_gradient() -> None:
+    for metric in (
+        mean_crps,
+        lambda *pair: probability_integral_transform(*pair).nansum(),
+    ):
+        logits = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
+        targets = torch.tensor([3.0, torch.nan, 9.0])
+        metric(LabelDistribution(logits, UNEVEN), targets).backward()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
+        assert (logits.grad != 0).any(-1).tolist() == [True, False, True]

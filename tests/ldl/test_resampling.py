@@ -140,3 +140,23 @@ def test_no_graph_is_kept_of_the_draws() -> None:
     assert value.requires_grad
     assert not low.requires_grad
     assert not high.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_figures_in_half_precision(dtype: torch.dtype) -> None:
+    errors = torch.randn(50).to(dtype)
+    value, low, high = bootstrap(torch.mean, errors, resamples=50)
+    assert low < value < high
+    for count in (50, 0):
+        found = bootstrap(torch.mean, errors[:count], resamples=9)
+        assert [one.dtype for one in found] == [dtype, torch.float32, torch.float32]
+
+
+def test_a_single_number_is_no_sample() -> None:
+    number = torch.tensor(1.0)
+    single = LabelDistribution(torch.zeros(240), Bins(1, 240))
+    for samples in ((number,), (number, number), (single,)):
+        with pytest.raises(ValueError, match=r"samples: expected shape \(N, ...\), got \(\)"):
+            bootstrap(mean_error, *samples)
+        with pytest.raises(ValueError, match=r"samples: expected shape \(N, ...\), got \(\)"):
+            by_group(mean_error, torch.arange(3), *samples)

@@ -67,3 +67,14 @@ def test_device(device: torch.device) -> None:
         torch.rand(4, 3, device=device), torch.rand(4, 3, device=device)
     )
     assert all(value.shape == () and value.device.type == device.type for value in found)
+
+
+def test_gradients_are_finite() -> None:
+    """Of a prediction that is its label, with bins that have nothing, and without a label."""
+    labels = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    for measure in range(6):
+        probs = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
+        distribution_similarity(probs, labels)[measure].backward()
+        assert probs.grad is not None
+        assert probs.grad.isfinite().all()
+        assert probs.grad[1].tolist() == [0, 0, 0]

@@ -1,6 +1,7 @@
 """Each metric class, its function, and images to score, with and without targets and regions."""
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -179,3 +180,68 @@ def batches(name: str, lengths: list[int]) -> list[tuple[Any, ...]]:
         for one in everything
     ]
     return list(zip(*parts, strict=True))
+
+
+def of_values(count: int) -> dict[str, Any]:
+    """What metrics of values take, by the names of their arguments."""
+    logits, targets = logits_and_targets(count)
+    predictions = torch.rand(count) * 200
+    probs, labels = probs_and_labels(count)
+    return {
+        "predicted": ldlcam.LabelDistribution(logits, BINS),
+        "predictions": predictions,
+        "low": predictions - 50,
+        "high": predictions + 50,
+        "targets": targets,
+        "probs": probs,
+        "labels": labels,
+    }
+
+
+def of_regions(count: int) -> dict[str, Any]:
+    """What metrics of regions take, by the names of their arguments."""
+    boxes, targets, _ = boxes_and_targets(count)
+    heatmaps, masks, _ = heatmaps_and_masks(count)
+    return {
+        "boxes": boxes,
+        "targets": targets,
+        "heatmaps": heatmaps,
+        "size": SIZE,
+        "masks": masks,
+    }
+
+
+SIX_LEVELS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+
+# Each class with each of its options; those of one list go into one collection.
+KINDS: dict[Callable[[int], dict[str, Any]], list[Callable[[], Metric]]] = {
+    of_values: [
+        metrics.MeanAbsoluteError,
+        metrics.RootMeanSquaredError,
+        metrics.MeanError,
+        lambda: metrics.CumulativeScore(6),
+        lambda: metrics.CumulativeScore(30),
+        metrics.IntervalCoverage,
+        metrics.MeanCRPS,
+        lambda: metrics.CoverageByLevel(SIX_LEVELS),
+        lambda: metrics.CoverageByLevel([level / 2 for level in SIX_LEVELS]),
+        lambda: metrics.ExpectedCalibrationError(SIX_LEVELS),
+        lambda: metrics.ExpectedCalibrationError([level / 2 for level in SIX_LEVELS]),
+        metrics.DistributionSimilarityScores,
+    ],
+    of_regions: [
+        metrics.MeanIoU,
+        metrics.AveragePrecision,
+        lambda: metrics.AveragePrecision(0.01),
+        metrics.PointingGame,
+        lambda: metrics.ThresholdSweep(THRESHOLDS),
+        lambda: metrics.ThresholdSweep(THRESHOLDS, component="peak"),
+        lambda: metrics.ThresholdSweep((0.3, 0.5, 0.9)),
+        lambda: metrics.BoxAccuracy((0.2, 0.7)),
+        lambda: metrics.BoxAccuracy((0.5, 0.7)),
+        lambda: metrics.BoxAccuracy((0.2, 0.7), iou_thresholds=(0.01, 0.1, 0.2)),
+        lambda: metrics.BoxAccuracy((0.2, 0.7), components=9),
+        metrics.PixelAveragePrecision,
+    ],
+}
+PAIRS = [(data, *pair) for data, kinds in KINDS.items() for pair in combinations(kinds, 2)]

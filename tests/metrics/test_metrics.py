@@ -1,26 +1,32 @@
 """Each class gives what its function gives on all images at once."""
 
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import multiprocessing
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
-from ldlcam import metrics
+from ldlcam import Bins, LabelDistribution, coverage_by_level, metrics
 from ldlcam.metrics import (
     AveragePrecision,
     BoxAccuracy,
+    ByGroup,
+    CoverageByLevel,
     CumulativeScore,
+    ExpectedCalibrationError,
     MeanAbsoluteError,
+    MeanError,
     MeanIoU,
     PixelAveragePrecision,
     ThresholdSweep,
 )
-from tests.metrics.cases import CASES, batches, images
+from tests.metrics.cases import CASES, KINDS, PAIRS, batches, images
 from tests.metrics.processes import WAYS, measure
 
 # Of 41 images: an epoch's odd batches, an empty one among them.
@@ -104,6 +110,72 @@ def test_a_collection_scores_boxes_together() -> None:
     assert 0 < found["AP50"] < 1
 
 
+def test_every_class_is_of_a_kind() -> None:
+    classes = {type(make()).__name__ for kinds in KINDS.values() for make in kinds}
+    assert sorted({*classes, "ByGroup"}) == metrics.__all__
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
+@pytest.mark.parametrize(("data", "first", "second"), PAIRS)
+def test_a_collection_keeps_unlike_metrics_apart(
+    data: Callable[[int], dict[str, Any]], first: Callable[[], Metric], second: Callable[[], Metric]
+) -> None:
+    """After a batch in which nothing counts, all metrics hold the same."""
+    collection = MetricCollection({"first": first(), "second": second()})
+    alone = {"first": first(), "second": second()}
+    for count in (0, 30):
+        batch = data(count)
+        collection.update(**batch)
+        for metric in alone.values():
+            metric.update(**metric._filter_kwargs(**batch))
+    found = collection.compute()
+    expected = MetricCollection(alone, compute_groups=False).compute()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_collection_keeps_groups_apart() -> None:
+    collection = MetricCollection(
+        {"mae": ByGroup(MeanAbsoluteError(), 1), "me": ByGroup(MeanError(), 1)}
+    )
+    group, predictions = torch.zeros(2, dtype=torch.long), torch.tensor([10.0, 20.0])
+    collection.update(group, predictions, torch.tensor([9.0, 18.0]))
+    collection.update(group, predictions, torch.tensor([19.0, 28.0]))
+    assert collection.compute() == {"mae": [5], "me": [-3.5]}
+
+
+def test_a_collection_shares_what_is_alike() -> None:
+    collection = MetricCollection({"a": CumulativeScore(6), "b": CumulativeScore(6.0)})
+    for targets in ([9.0, 18.0], [19.0, 28.0]):
+        collection.update(torch.tensor([10.0, 20.0]), torch.tensor(targets))
+    assert len(collection.compute_groups) == 1
+    assert collection.compute() == {"a": 0.5, "b": 0.5}
+
+
+@pytest.mark.parametrize("name", ["ByGroup", "BoxAccuracy", "CumulativeScore", "MeanIoU"])
+def test_half_an_epoch_is_saved(name: str) -> None:
+    case = CASES[name]
+    first, second = batches(name, [20, 21])
+    metric = case.make()
+    metric.persistent(True)
+    metric.update(*first)
+    loaded = case.make()
+    loaded.load_state_dict(metric.state_dict())
+    for other in (loaded, pickle.loads(pickle.dumps(metric))):
+        other.update(*second)
+        same(other.compute(), case.function(*images(name)))
+    metric.persistent(False)
+    assert not metric.state_dict()
+
+
+@pytest.mark.parametrize("name", ["BoxAccuracy", "CumulativeScore", "MeanIoU"])
+def test_two_halves_are_merged(name: str) -> None:
+    halves = [CASES[name].make(), CASES[name].make()]
+    for metric, batch in zip(halves, batches(name, [20, 21]), strict=True):
+        metric.update(*batch)
+    halves[0].merge_state(halves[1])
+    same(halves[0].compute(), CASES[name].function(*images(name)))
+
+
 def test_images_of_several_sizes() -> None:
     metric = PixelAveragePrecision()
     for height in (4, 9):
@@ -117,6 +189,29 @@ def test_sums_in_float64_if_told() -> None:
     metric = MeanAbsoluteError().set_dtype(torch.float64)
     metric.update(torch.tensor([0.1], dtype=torch.float64), torch.zeros(1))
     assert metric.compute().item() == 0.1
+    grouped = ByGroup(MeanAbsoluteError(), 1).set_dtype(torch.float64)
+    grouped.update(torch.zeros(1).long(), torch.tensor([0.1], dtype=torch.float64), torch.zeros(1))
+    assert grouped.compute()[0].item() == 0.1
+
+
+def test_as_many_samples_as_groups() -> None:
+    metric = ByGroup(MeanAbsoluteError(), 2)
+    with pytest.raises(ValueError, match="samples: expected 3 as group has, got 2"):
+        metric.update(torch.tensor([0, 1, 1]), torch.zeros(3), torch.zeros(2))
+
+
+def test_levels_are_not_rounded() -> None:
+    """A value at the very end of the 90% interval."""
+    logits = torch.zeros(1, 10, dtype=torch.float64)
+    predicted = LabelDistribution(logits, Bins(1, 10))
+    level = 0.9
+    targets = predicted.interval(level).high
+    while not coverage_by_level(predicted, targets, [level]):
+        targets = targets.nextafter(torch.zeros(1, dtype=torch.float64))
+    metric = CoverageByLevel([level])
+    metric.update(predicted, targets)
+    assert metric.levels == (level,)
+    assert metric.compute() == 1
 
 
 @pytest.mark.parametrize(
@@ -139,6 +234,9 @@ def test_sums_in_float64_if_told() -> None:
             lambda: ThresholdSweep([0.5], component="all"),  # type: ignore[arg-type]
             "component: expected one of 'largest', 'peak', got 'all'",
         ),
+        (lambda: CoverageByLevel([]), "levels: expected at least one, got none"),
+        (lambda: ExpectedCalibrationError([50]), r"levels: expected all in \[0, 1\], got \[50.0\]"),
+        (lambda: CoverageByLevel(0.5), r"levels: expected shape \(L,\), got \(\)"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_settings_are_named_at_once(make: Any, message: str) -> None:
