@@ -247,9 +247,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_trained(tmp_path: Pat
     backbones = "experiments.backbones=[tf_efficientnet_lite0,resnot50]"
     with pytest.raises(UserError, match="'resnot50': timm has no network of that name"):
         _paper(tmp_path, backbones).table(2)
-    with pytest.raises(
-        UserError, match=r"Table I: .*boxes\.csv has no boxes to score by"
-    ):
+    with pytest.raises(UserError, match=r"Table I: .*boxes\.csv has no boxes to score by"):
         _paper(tmp_path / "plain", "phantom.boxed=0").table(1)
     assert not list(tmp_path.rglob("model-*")) + list(tmp_path.rglob("attention-*"))
     for twice in ("seeds=[0,0]", "sizes=[112,112]"):
