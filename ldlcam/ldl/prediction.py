@@ -18,6 +18,7 @@ from ldlcam._check import (
 )
 from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins, check_bins
+from ldlcam.ldl.metrics import root
 
 
 def expectation(logits: Tensor, bins: Bins) -> Tensor:
@@ -239,10 +240,7 @@ class LabelDistribution(Distribution):
     @property
     def stddev(self) -> Tensor:
         """Standard deviation, in the unit of the bins; where it is 0, so is its gradient."""
-        variance = self.variance
-        # The root's own gradient at 0 is infinite, and NaN once it meets the variance's.
-        certain = variance == 0
-        return variance.masked_fill(certain, 1).sqrt().masked_fill(certain, 0)
+        return root(self.variance)
 
     def entropy(self) -> Tensor:
         """Entropy of the density, in nats; of the probabilities, where bins are 1 wide."""

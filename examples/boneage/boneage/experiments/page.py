@@ -60,7 +60,7 @@ def write_page(results: dict[str, Any]) -> str:
         "",
         *_choice(results),
         "Gains are on the first network of the data; in its row, on the row's first series; and "
-        "as a variation, on the row that it varies, which its label begins with. They are paired "
+        "as a variation, on the row of the same series that is named. They are paired "
         "over the images, with 95% bootstrap intervals, which say how much the images decide, not "
         "how much the seeds do. The validation images choose epochs, and fit what corrects.",
     ]
@@ -137,12 +137,13 @@ def _measured(row: dict[str, Any], floor: bool, paired: bool, varied: bool) -> l
         percent(row["coverage90"]),
         _gain(row["gain_on_first"]),
         *([_gain(row["gain_on_partner"])] if paired else []),
-        *([_gain(row["gain_on_varied"])] if varied else []),
+        *([_gain(row["gain_on_varied"], row["varies"])] if varied else []),
         duration(row["seconds"]),
     ]
 
 
-def _gain(gain: dict[str, Any] | None) -> str:
+def _gain(gain: dict[str, Any] | None, on: str = "") -> str:
     if gain is None:
         return NOTHING
-    return f"{number(gain['gain'], 2)} ({interval(gain['interval'], 2)})"
+    told = f"{number(gain['gain'], 2)} ({interval(gain['interval'], 2)})"
+    return f"{told} on {on}" if on else told

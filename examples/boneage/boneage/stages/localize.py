@@ -181,10 +181,12 @@ def choose_threshold(
     taken, chosen_on, falls_on = own.threshold, "configuration", None
     nearest = max(pairs, key=lambda name: pairs[name]["mean_iou"], default=None)
     if nearest is not None:
+        at = pairs[nearest]
         if own.choose:
-            taken, chosen_on = pairs[nearest]["threshold"], splits.BOXES_CHOOSE
-        at = sweep(config, region, heatmaps, samples, splits.BOXES_CHOOSE, (taken,))
-        falls_on = nearest if at[nearest][0]["mean_iou"] >= _FALLS_ON else None
+            taken, chosen_on = at["threshold"], splits.BOXES_CHOOSE
+        else:
+            at = sweep(config, region, heatmaps, samples, splits.BOXES_CHOOSE, (taken,))[nearest][0]
+        falls_on = nearest if at["mean_iou"] >= _FALLS_ON else None
     return {
         "threshold": taken,
         "chosen_on": chosen_on,
