@@ -10,7 +10,7 @@ from pathlib import Path
 
 from boneage.data import splits
 from boneage.data.samples import Samples
-from boneage.experiments.localization import draw_regions
+from boneage.experiments.pictures import draw_regions
 from boneage.pipeline import data_folder, open_run
 
 COUNT = 6

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from ldlcam import LabelDivergenceLoss, gaussian_labels
+from ldlcam import LabelDivergenceLoss
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -20,9 +20,8 @@ from boneage.data import splits
 from boneage.data.samples import Samples
 from boneage.errors import UserError
 from boneage.experiments import attention, distributions
-from boneage.experiments.attention import claim_page
+from boneage.experiments.attention import claim_csv, claim_page, draw_claim
 from boneage.experiments.figure import draw_table
-from boneage.experiments.localization import threshold_page
 from boneage.experiments.networks import Network, beside_others, read_line
 from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.results import summarize
@@ -34,7 +33,7 @@ from boneage.experiments.rows import (
     Experiment,
     Row,
 )
-from boneage.experiments.run import _NO_AGES, Paper
+from boneage.experiments.run import _NO_AGES, WRITERS, Paper
 from boneage.networks import backbones
 from boneage.networks.bins import make_bins
 from boneage.networks.losses import make_loss
@@ -263,9 +262,15 @@ def test_a_claim_without_boxes_is_a_table_all_the_same() -> None:
         "threshold": 0.2,
         "validation_mae": 30.0,
     }
-    said = {"title": "Hands", "command": "boneage claim hand", "said": "So.", "region": "hand"}
-    lines = claim_page({**said, "rows": [row]}).splitlines()
-    assert [line.count("|") for line in lines[-3:]] == [4, 4, 4]
+    said = {"name": "claim-hand", "title": "Hands", "said": "So.", "region": "hand"}
+    results = {**said, "command": "boneage claim hand", "rows": [row]}
+    lines = claim_page(results).splitlines()
+    assert [line.count("|") for line in lines if line.startswith("|")] == [4, 4, 4]
+    assert claim_csv(results).splitlines() == [
+        "label,validation_mae,threshold",
+        "65 px,30.0000,0.2000",
+    ]
+    assert len(draw_claim(results).axes) == 1
 
 
 @pytest.mark.parametrize("command", [("table", "4"), ("figure", "1"), ("claim", "delta")])
@@ -411,6 +416,17 @@ def test_table_1_scores_as_the_run_has_chosen(made: Path) -> None:
             # The paper's tau of 50 as a share of the maximum.
             assert 0.165 in swept
     assert "0.722 / 0.965" in (made / "table-1.md").read_text()
+    rows = list(csv.DictReader((made / "table-1.csv").read_text().splitlines()))
+    assert len(rows) == sum(len(pair["scores"]) for pair in pairs)
+    first = rows[0]
+    assert (first["region"], first["annotated"]) == ("hand", "Hand")
+    assert float(first["mean_iou"]) == pytest.approx(pairs[0]["scores"][0]["mean_iou"], abs=1e-4)
+    chosen = {
+        row["threshold"] for row in rows if row["region"] == "hand" and row["chosen"] == "True"
+    }
+    assert {float(one) for one in chosen} == {pairs[0]["chosen"]}
+    at50 = [row for row in rows if row["tau"] == "50" and row["annotated"] == "Wrist"]
+    assert {row["paper_ap50"] for row in at50 if row["region"] == "region1"} == {"0.9650"}
 
 
 def test_a_backbone_whose_weights_cannot_be_had_is_named(
@@ -461,29 +477,47 @@ def test_region_1_is_erased_in_what_a_network_sees(tmp_path: Path) -> None:
     assert seen > 10
 
 
-def test_learned_distributions_are_those_of_the_networks(made: Path, tmp_path: Path) -> None:
+def test_learned_distributions_are_those_of_the_networks(made: Path) -> None:
     paper = _paper(made)
     networks = paper._learned()
-    assert list(networks) == [0, 1]
-    figure = distributions.draw_learned(networks)
-    assert len(figure.axes) == 8
+    paper.figure(4)
+    results = read_json(made / "figure-4.json")
+    assert list(networks) == [one["lambda"] for one in results["networks"]] == [0, 1]
     network = networks[1]
-    told = network.told
     samples = Samples.load(network.stages.prepared.folder)
     rows = samples.rows(splits.TEST)
-    youngest = rows[np.argsort(samples.months[rows], kind="stable")][
-        int(0.5 * len(rows) / distributions.IMAGES)
-    ]
-    index = np.searchsorted(read_arrays(told / "predictions.npz")["rows"], youngest)
-    probs = torch.from_numpy(read_arrays(told / "outputs.npz")["outputs"][index]).softmax(-1)
-    drawn = [
-        line.get_ydata() for line in figure.axes[4].lines if len(line.get_ydata()) == len(probs)
-    ]
-    assert any(np.allclose(line, probs.numpy(), atol=1e-6) for line in drawn)
-    label = gaussian_labels(
-        torch.tensor([samples.months[youngest]]), make_bins(network.config.bins), 15.0
+    outputs = torch.from_numpy(read_arrays(network.told / "outputs.npz")["outputs"]).double()
+    index = np.searchsorted(read_arrays(network.told / "predictions.npz")["rows"], rows)
+    probs = outputs[index].softmax(-1)
+    ages = torch.arange(1, 241, dtype=torch.float64)
+    months = torch.from_numpy(samples.months[rows]).double()
+    # The labels by hand: a Gaussian over the bins that sums to one.
+    labels = (-((ages - months[:, None]) ** 2) / (2 * 15**2)).softmax(-1)
+    means = probs @ ages
+    spreads = (probs * (ages - means[:, None]) ** 2).sum(-1).sqrt()
+    told = results["networks"][1]
+    assert told["mae"] == pytest.approx(float((means - months).abs().mean()), abs=1e-3)
+    assert told["sd"] == pytest.approx(float(spreads.mean()), abs=1e-3)
+    assert told["highest"] == pytest.approx(float(probs.amax(-1).mean()), abs=1e-5)
+    divergence = (labels * (labels.log() - probs.log())).sum(-1).mean()
+    assert told["divergence"] == pytest.approx(float(divergence), rel=1e-3)
+
+    youngest = np.argsort(samples.months[rows], kind="stable")[int(0.5 * len(rows) / 4)]
+    assert results["images"][0]["id"] == samples.ids[rows[youngest]]
+    own = told["images"][0]
+    assert own["mode"] == float(ages[probs[youngest].argmax()])
+    kept = [float(share) for share in own["probs"].split()]
+    np.testing.assert_allclose(kept, probs[youngest], rtol=1e-2)
+
+    figure = distributions.draw_learned(results)
+    assert len(figure.axes) == 8
+    drawn = [line.get_ydata() for line in figure.axes[4].lines if len(line.get_ydata()) == 240]
+    assert any(np.allclose(line, kept, atol=1e-6) for line in drawn)
+    rows_told = list(csv.DictReader((made / "figure-4.csv").read_text().splitlines()))
+    assert [float(row["mean"]) for row in rows_told[4:]] == pytest.approx(
+        [one["mean"] for one in told["images"]], abs=1e-4
     )
-    assert label.shape == (1, len(probs))
+    assert "± " in (made / "figure-4.md").read_text(encoding="utf-8")
 
 
 def test_weights_are_spread_over_their_order() -> None:
@@ -492,12 +526,50 @@ def test_weights_are_spread_over_their_order() -> None:
     assert distributions.spread((3,)) == (3,)
 
 
-def test_pictures_are_drawn(made: Path) -> None:
+def test_pictures_are_drawn_and_told(made: Path) -> None:
     paper = _paper(made)
     paper.figure(1)
     paper.figure(3)
     for name in ("figure-1", "figure-3", "figure-5a", "figure-5b", "table-1", "table-4"):
         assert (made / f"{name}.png").stat().st_size > 10_000, name
+    samples = Samples.load(paper.found.prepared.folder)
+    boxes = Found.load(paper.found.regions["region1"]).boxes
+    images = read_json(made / "figure-3.json")["images"]
+    assert len(images) == 6
+    assert len(read_json(made / "figure-1.json")["images"]) == 4
+    assert [image["months"] for image in images] == sorted(image["months"] for image in images)
+    for image in images:
+        row = samples.ids.index(image["id"])
+        assert samples.parts[row] == splits.BOXES_SCORE
+        own = image["regions"]["region1"]
+        assert own["box"] == pytest.approx(boxes[row].tolist(), abs=0.05)
+        assert own["iou"]["Wrist"] == pytest.approx(_iou(boxes[row], samples.truth["Wrist"][row]))
+    page = (made / "figure-3.md").read_text()
+    assert f"{images[0]['regions']['hand']['iou']['Hand']:.2f}" in page
+    table = list(csv.DictReader((made / "figure-3.csv").read_text().splitlines()))
+    assert [(row["id"], row["region"]) for row in table] == [
+        (image["id"], region) for image in images for region in ("hand", "region1", "region2")
+    ]
+    assert {row["iou_hand"] for row in table if row["region"] == "region1"} == {""}
+    assert {row["iou_wrist"] for row in table if row["region"] == "hand"} == {""}
+
+
+def test_a_picture_of_images_without_boxes_is_told_without_them(made: Path) -> None:
+    paper = _paper(made)
+    paper.figure(1)
+    results = read_json(made / "figure-1.json")
+    for image in results["images"]:
+        for own in image["regions"].values():
+            own["iou"] = {}
+    page, table = (write(results) for write in WRITERS["figure-1"])
+    assert "IoU" not in page
+    assert table.splitlines()[0].endswith(",y2")
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(sides.clip(min=0)))
+    return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared)
 
 
 def test_other_readings_and_ensembles_train_nothing_new(made: Path) -> None:
@@ -550,19 +622,24 @@ def test_claims_compare_what_they_say(tmp_path: Path) -> None:
     for row in hand:
         scores = row["against"]["Hand"]
         assert f"{scores['mean_iou']:.3f} / {scores['ap50']:.3f}" in page
+    table = list(csv.DictReader((tmp_path / "claim-hand.csv").read_text().splitlines()))
+    assert [row["label"] for row in table] == [row["label"] for row in hand]
+    assert float(table[2]["hand_ap50"]) == pytest.approx(
+        hand[2]["against"]["Hand"]["ap50"], abs=1e-4
+    )
+    assert (tmp_path / "claim-hand.png").stat().st_size > 10_000
     # Only the hand was looked for.
     assert not list(tmp_path.glob("attention-region1-*"))
     deltas = read_json(tmp_path / "claim-delta.json")["rows"]
     assert [row["at"] for row in deltas] == [5, 15]
 
 
-def test_published_pages_are_those_of_their_files() -> None:
-    pages = {"table-1": threshold_page, "claim-labels": claim_page, "claim-hand": claim_page}
-    files = sorted((Path(__file__).parents[3] / "docs/results/paper").glob("*.json"))
-    assert len(files) >= 6
+@pytest.mark.parametrize("folder", ["paper", "paper-rsna100"])
+def test_published_pages_are_those_of_their_files(folder: str) -> None:
+    files = sorted((Path(__file__).parents[3] / "docs/results" / folder).glob("*.json"))
+    assert files
     for path in files:
-        page = pages.get(path.stem, write_page)(read_json(path))
-        assert path.with_suffix(".md").read_text(encoding="utf-8") == page, path.stem
-        if path.stem not in pages:
-            table = path.with_suffix(".csv").read_text(encoding="utf-8")
-            assert table == write_csv(read_json(path)), path.stem
+        page, table = WRITERS.get(path.stem, (write_page, write_csv))
+        results = read_json(path)
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == page(results), path.stem
+        assert path.with_suffix(".csv").read_text(encoding="utf-8") == table(results), path.stem

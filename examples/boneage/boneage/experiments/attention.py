@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from boneage.config import TRUTH, Config
 from boneage.data.samples import Samples
-from boneage.experiments.networks import beside_others
-from boneage.experiments.page import heading
-from boneage.pipeline import do_task, run_tasks
+from boneage.experiments.figure import COLOURS, tidy
+from boneage.experiments.networks import beside_others, localize
+from boneage.experiments.writing import csv_text, heading, markdown_row, picture
 from boneage.report.wording import ANNOTATED, FOUND, NOTHING, number
 from boneage.run_folder import read_json, write_json
 from boneage.stages.evaluate import localization_scores, provenance
 from boneage.stages.plan import plan_keyed
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _WIDTHS = (1, 5, 15, 30, 50, 80)  # at 1, labels of whole months are one-hot
 _LOSSES = {"l1": "L1 on linear outputs", "kl": "KL after a softmax"}
+_SCORES = {"mean_iou": "mean IoU", "ap50": "AP50"}
 _POOLS = {"avg": "average", "max": "max"}
 
 
@@ -101,9 +105,7 @@ def train_row(
     found = stages.regions[claim.region]
     record = folder / "networks" / f"{found.folder.name}.json"
     if not record.exists():
-        for task in run_tasks(own, data, stages, console):
-            if task.command in ("prepare", "localize"):
-                do_task(task, console)
+        localize(own, data, stages, console)
         samples = Samples.load(stages.prepared.folder)
         attention = stages.attention[claim.region]
         figures = {
@@ -119,7 +121,7 @@ def train_row(
 def claim_page(results: dict[str, Any]) -> str:
     """The page of a claim, as Markdown."""
     region, rows = results["region"], results["rows"]
-    names = [name for name in TRUTH[region] if any(name in row["against"] for row in rows)]
+    names = _annotated(results)
     titles = [f"{ANNOTATED[name]}: mean IoU / AP50" for name in names]
     data = rows[0]["data"]
     lines = [
@@ -128,7 +130,7 @@ def claim_page(results: dict[str, Any]) -> str:
         f'"{FOUND[region]}". The paper says: {results["said"]} The error is that of the age at '
         "the network's highest output, on the validation images, in months.",
         "",
-        _line("", "validation error", *titles, "threshold"),
+        markdown_row("", "validation error", *titles, "threshold"),
         "|---|---:|" + "---:|" * (len(names) + 1),
     ]
     for row in rows:
@@ -138,9 +140,55 @@ def claim_page(results: dict[str, Any]) -> str:
             for one in scores
         ]
         error = number(row["validation_mae"], 1)
-        lines.append(_line(row["label"], error, *cells, f"{row['threshold']:g}"))
+        lines.append(markdown_row(row["label"], error, *cells, f"{row['threshold']:g}"))
+    lines += ["", picture(results)]
     return "\n".join(lines) + "\n"
 
 
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+def claim_csv(results: dict[str, Any]) -> str:
+    """One line a row: the error of its ages, and how its boxes overlap the annotated ones."""
+    names = _annotated(results)
+    scores = [f"{name.lower()}_{score}" for name in names for score in _SCORES]
+    rows = []
+    for row in results["rows"]:
+        pairs = [row["against"].get(name, {}) for name in names]
+        told = (pair.get(score) for pair in pairs for score in _SCORES)
+        rows.append((row["label"], row["validation_mae"], row["threshold"], *told))
+    return csv_text(("label", "validation_mae", "threshold", *scores), rows)
+
+
+def draw_claim(results: dict[str, Any]) -> Figure:
+    """The rows below each other: errors on the left, and overlaps with annotated boxes beside."""
+    from matplotlib.figure import Figure
+
+    rows, names = results["rows"], _annotated(results)
+    labels = [row["label"] for row in rows]
+    panels = 2 if names else 1
+    figure = Figure(figsize=(7.6, 1.4 + 0.3 * len(rows)), layout="constrained", dpi=150)
+    errors, *overlaps = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    places = range(len(rows))
+    months = [row["validation_mae"] for row in rows]
+    errors.plot(months, places, "o", color=COLOURS[0])
+    errors.set(xlabel="validation error (months)", xlim=(0, 1.08 * max(months)))
+    errors.set_yticks(places, labels)
+    errors.invert_yaxis()
+    for axes in overlaps:
+        for name, colour in zip(names, COLOURS, strict=False):
+            for score, mark in zip(_SCORES, "ox", strict=True):
+                told = [row["against"].get(name, {}).get(score) for row in rows]
+                known = [(value, at) for at, value in enumerate(told) if value is not None]
+                label = f"{ANNOTATED[name]}: {_SCORES[score]}"
+                axes.plot(*zip(*known, strict=True), mark, color=colour, label=label)
+        axes.set(xlabel="overlap with annotated boxes", xlim=(0, 1))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
+    for axes in (errors, *overlaps):
+        tidy(axes)
+    return figure
+
+
+def _annotated(results: dict[str, Any]) -> list[str]:
+    """The annotated regions that any row was scored against."""
+    rows = results["rows"]
+    return [
+        name for name in TRUTH[results["region"]] if any(name in row["against"] for row in rows)
+    ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072b2", "#c65200", "#9b3f83", "#3f7a4a", "#7a6a00", "#5b6770", "#1f8a8a", "#a83232")
+COLOURS = ("#0072b2", "#c65200", "#9b3f83", "#3f7a4a", "#7a6a00", "#5b6770", "#1f8a8a", "#a83232")
 _GREY = "#7a828a"
 
 
@@ -23,7 +23,7 @@ def draw_table(results: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.4, height), layout="constrained", dpi=150)
     axes = figure.add_subplot()
     series = list(dict.fromkeys(row["series"] for row in rows))
-    for name, colour in zip(series, cycle(_COLOURS), strict=False):
+    for name, colour in zip(series, cycle(COLOURS), strict=False):
         own = [row for row in rows if row["series"] == name]
         (_along if results["axis"] else _beside)(axes, own, labels, colour, name)
     if results["axis"]:
@@ -32,13 +32,18 @@ def draw_table(results: dict[str, Any]) -> Figure:
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.set_xlabel("mean absolute error (months)")
-        axes.grid(axis="x", color="#e3e6e9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, "y" if results["axis"] else "x")
     handles, names = axes.get_legend_handles_labels()
     if len(names) > 1:
         figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, fontsize=8)
     return figure
+
+
+def tidy(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
+    """A quiet grid behind what is drawn, and no frame above it."""
+    axes.grid(axis=grid, color="#e3e6e9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _beside(
@@ -77,4 +82,3 @@ def _finish_axis(axes: Axes, rows: list[dict[str, Any]], label: str) -> None:
     axes.minorticks_off()
     axes.set_xlabel(label)
     axes.set_ylabel("mean absolute error (months)")
-    axes.grid(axis="y", color="#e3e6e9", linewidth=0.6)

@@ -94,6 +94,13 @@ class Network:
         return floors(self.config, self.config.drawn, falls_on).get(list(self.stages.ages)[-1])
 
 
+def localize(config: Config, data: Path, stages: RunStages, console: Console) -> None:
+    """Train the attention networks and find the regions, where that is not done."""
+    for task in run_tasks(config, data, stages, console):
+        if task.command in ("prepare", "localize"):
+            do_task(task, console)
+
+
 def _regions(row: Row) -> tuple[str, ...] | None:
     """The regions to be found for a row: its own if it sees but one of them, and else all.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
+from boneage.experiments.writing import csv_text, heading, markdown_row, picture
 from boneage.report.wording import NOTHING, duration, interval, number, percent
 
 _COLUMNS = (
@@ -19,32 +18,20 @@ _NONE: dict[str, Any] = {"gain": None, "interval": (None, None)}
 
 def write_csv(results: dict[str, Any]) -> str:
     """One line a row: its figures, the errors of its seeds, and its gain on the first row."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow((*_COLUMNS, "seeds_mae", *(f"{name}{end}" for name in _GAINS for end in _ENDS)))
-    for row in results["rows"]:
-        cells = [_plain(row.get(name)) for name in _COLUMNS]
-        seeds = " ".join(f"{error:.3f}" for error in row.get("seeds_mae", ()))
-        gains = [row.get(name) or _NONE for name in _GAINS]
-        told = [_plain(end) for gain in gains for end in (gain["gain"], *gain["interval"])]
-        writer.writerow((*cells, seeds, *told))
-    return file.getvalue()
+    header = (*_COLUMNS, "seeds_mae", *(f"{name}{end}" for name in _GAINS for end in _ENDS))
+    return csv_text(header, map(_csv_row, results["rows"]))
 
 
-def _plain(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def heading(results: dict[str, Any]) -> list[str]:
-    """The first lines of a page: its title, and the command that made it."""
-    return [f"# {results['title']}", "", "```", results["command"], "```", ""]
+def _csv_row(row: dict[str, Any]) -> tuple[Any, ...]:
+    seeds = " ".join(f"{error:.3f}" for error in row.get("seeds_mae", ()))
+    gains = [row.get(name) or _NONE for name in _GAINS]
+    told = [end for gain in gains for end in (gain["gain"], *gain["interval"])]
+    return (*map(row.get, _COLUMNS), seeds, *told)
 
 
 def write_page(results: dict[str, Any]) -> str:
     """The page: where the figures come from, the paper's beside ours, and the figure."""
-    data, name = results["data"], results["name"]
+    data = results["data"]
     used = ", ".join(f"{part} {data['parts'][part]}" for part in ("train", "validation", "test"))
     lines = [
         *heading(results),
@@ -56,7 +43,7 @@ def write_page(results: dict[str, Any]) -> str:
         "",
         *_table(results["rows"]),
         "",
-        f"![{results['title']}]({name}.png)",
+        picture(results),
         "",
         *_choice(results),
         "Gains are on the first network of the data; in its row, on the row's first series; and "
@@ -114,7 +101,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         "a network",
     ]
     lines = [
-        "| " + " | ".join([*words, *numbers]) + " |",
+        markdown_row(*words, *numbers),
         "|---" * len(words) + "|---:" * len(numbers) + "|",
     ]
     for row in rows:
@@ -122,7 +109,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         cells += [number(row["published"])] if published else []
         cells += ["not trained"] if row["missing"] else _measured(row, floor, paired, varied)
         cells += [NOTHING] * (len(words) + len(numbers) - len(cells))
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(markdown_row(*cells))
     return lines
 
 

@@ -13,10 +13,10 @@ from rich.markup import escape
 
 from boneage.config import Config
 from boneage.errors import UserError
-from boneage.experiments import distributions, localization
-from boneage.experiments.attention import CLAIMS, claim_page, train_row
+from boneage.experiments import distributions, pictures, thresholds
+from boneage.experiments.attention import CLAIMS, claim_csv, claim_page, draw_claim, train_row
 from boneage.experiments.figure import draw_table
-from boneage.experiments.networks import Network, beside_others
+from boneage.experiments.networks import Network, beside_others, localize
 from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.results import Figures, summarize
 from boneage.experiments.rows import EXPERIMENTS, Row
@@ -28,7 +28,13 @@ from boneage.stages.plan import RunStages, make_data_key, plan_keyed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_IMAGES = {1: 4, 3: 6}
+# How the page and the CSV file of those are written that do not compare age networks.
+WRITERS: dict[str, tuple[Callable[[Figures], str], Callable[[Figures], str]]] = {
+    "table-1": (thresholds.threshold_page, thresholds.threshold_csv),
+    "figure-4": (distributions.learned_page, distributions.learned_csv),
+    **dict.fromkeys(("figure-1", "figure-3"), (pictures.pictures_page, pictures.pictures_csv)),
+    **{f"claim-{name}": (claim_page, claim_csv) for name in CLAIMS},
+}
 # Where only regions are found, no model is to ask for one that is not.
 _NO_AGES = {
     "training.models": [{"name": "O", "regions": ["whole"]}],
@@ -72,30 +78,31 @@ class Paper:
     def _find(self, changes: Mapping[str, Any]) -> RunStages:
         config = self.config.changed({**changes, **_NO_AGES})
         stages = plan_keyed(config, beside_others(self.folder), self.data_key)
-        localization.localize(config, self.data, stages, self.console)
+        localize(config, self.data, stages, self.console)
         return stages
 
     def table(self, number: int) -> None:
-        """Make Table I to V: its JSON, page and figure, and of networks a CSV file."""
+        """Make Table I to V."""
         if number == 1:
-            localization.check_boxes(self.data)
-            found = {way: self._find(own) for way, own in localization.WAYS.items()}
-            results = localization.threshold_table(self.config, found)
-            self._write(results, localization.threshold_page, localization.draw_thresholds)
+            thresholds.check_boxes(self.data)
+            found = {way: self._find(own) for way, own in thresholds.WAYS.items()}
+            results = thresholds.threshold_table(self.config, found)
+            self._write(results, thresholds.draw_thresholds)
         else:
             self._compare(f"table-{number}")
 
     def figure(self, number: int) -> None:
         """Make Figure 1, 3, 4 or 5."""
         if number == 4:
-            self._draw("figure-4", partial(distributions.draw_learned, self._learned()))
+            results = distributions.learned(self.config, self._learned())
+            self._write(results, distributions.draw_learned)
         elif number == 5:
             for part in ("figure-5a", "figure-5b"):
                 self._compare(part)
         else:
-            rows = localization.pictured_rows(self.found, _IMAGES[number])
-            draw = partial(localization.draw_regions, self.config, self.data, self.found, rows)
-            self._draw(f"figure-{number}", draw)
+            results = pictures.pictured(self.config, self.found, number)
+            draw = partial(pictures.draw_pictured, self.config, self.data, self.found)
+            self._write(results, draw)
 
     def claim(self, name: str) -> None:
         """Look into what the paper says beside its tables."""
@@ -105,7 +112,7 @@ class Paper:
         claim = CLAIMS[name](self.config)
         at = self.config, self.folder, self.data, self.data_key, self.console
         rows = [train_row(claim, row, *at) for row in claim.rows]
-        self._write(claim.described() | {"rows": rows}, claim_page)
+        self._write(claim.described() | {"rows": rows}, draw_claim)
 
     def _compare(self, name: str) -> None:
         """Train what is missing of a table of networks, and write it."""
@@ -118,8 +125,7 @@ class Paper:
         if not any(trained):
             raise UserError(f"{experiment.title}: nothing could be trained: {missing[0]}")
         results = summarize(experiment, trained, missing, self.config)
-        self._write(results, write_page, draw_table)
-        self._write_text(f"{name}.csv", write_csv(results))
+        self._write(results, draw_table)
 
     def _train(self, row: Row) -> tuple[list[Figures], str | None]:
         """The figures of a row's networks; or none, and why they cannot be trained."""
@@ -167,21 +173,16 @@ class Paper:
                 networks[row.at].run(self.data, self.console)
         return networks
 
-    def _write(
-        self,
-        results: Figures,
-        page: Callable[[Figures], str],
-        draw: Callable[[Figures], Figure] | None = None,
-    ) -> None:
+    def _write(self, results: Figures, draw: Callable[[Figures], Figure]) -> None:
+        """Write the figures as JSON, as a page, as a CSV file, and drawn."""
         results["command"] = self.command
-        write_json(self.folder / f"{results['name']}.json", results)
-        self._write_text(f"{results['name']}.md", page(results))
-        if draw is not None:
-            self._draw(results["name"], partial(draw, results))
-
-    def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
+        name = results["name"]
+        page, table = WRITERS.get(name, (write_page, write_csv))
+        write_json(self.folder / f"{name}.json", results)
+        self._write_text(f"{name}.md", page(results))
+        self._write_text(f"{name}.csv", table(results))
         path = self.folder / f"{name}.png"
-        figure = draw()
+        figure = draw(results)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=150)
         self.console.print(f"figure: {escape(str(path))}")

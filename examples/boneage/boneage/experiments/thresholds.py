@@ -1,4 +1,4 @@
-"""Table I and Figures 1 and 3: where the regions are found, over thresholds and on images."""
+"""Table I: where the regions are found, over the threshold of their heat maps."""
 
 from __future__ import annotations
 
@@ -6,29 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from ldlcam import crop_and_resize, jet_to_fraction, plot_regions, scale_boxes
-from rich.console import Console
+from ldlcam import jet_to_fraction
 
 from boneage.config import TRUTH, Config
 from boneage.data import splits
-from boneage.data.batches import to_float
 from boneage.data.boxes import read_boxes
-from boneage.data.contrast import even_contrast
-from boneage.data.images import read_radiograph
 from boneage.data.samples import Samples
 from boneage.errors import UserError
-from boneage.experiments.page import heading
+from boneage.experiments.figure import tidy
 from boneage.experiments.rows import ONE_NETWORK, THREE_REGIONS
-from boneage.networks.regions import erase_regions
-from boneage.pipeline import do_task, run_tasks
-from boneage.report.cases import evenly_by_age
+from boneage.experiments.writing import csv_text, heading, markdown_row, picture
 from boneage.report.drawing import LIGHT
 from boneage.report.wording import ANNOTATED, FOUND
 from boneage.run_folder import read_array, read_json
 from boneage.stages.evaluate import provenance
-from boneage.stages.localize import Found, sweep
+from boneage.stages.localize import sweep
 from boneage.stages.plan import RunStages
 
 if TYPE_CHECKING:
@@ -80,7 +73,6 @@ _IN_WORDS = {
     _ONE_NETWORK: "one training has found both regions: a second classifier reads the features "
     "that the first one's region leaves.",
 }
-_FRAME = (512, 384)
 
 
 def check_boxes(data: Path) -> None:
@@ -94,13 +86,6 @@ def check_boxes(data: Path) -> None:
     names = dict.fromkeys(name for names in TRUTH.values() for name in names)
     if not any(boxes.get(name) for name in names):
         raise UserError(f"Table I: {path} has no boxes to score by, of {', '.join(names)}")
-
-
-def localize(config: Config, data: Path, stages: RunStages, console: Console) -> None:
-    """Train the attention networks and find the regions, where that is not done."""
-    for task in run_tasks(config, data, stages, console):
-        if task.command in ("prepare", "localize"):
-            do_task(task, console)
 
 
 def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, Any]:
@@ -163,16 +148,35 @@ def threshold_page(results: dict[str, Any]) -> str:
         "it comes to.",
         *(f'Where it says "{way}", {text}' for way, text in _IN_WORDS.items() if way in shown),
         "",
-        f"| threshold | {' | '.join(titles)} | tau | {' | '.join(_published_titles())} |",
+        markdown_row("threshold", *titles, "tau", *_published_titles()),
         "|---:" * (len(pairs) + 2 + len(PUBLISHED)) + "|",
     ]
     for i, threshold in enumerate(results["thresholds"]):
         cells = [_cell(pair, i) for pair in pairs]
         tau = TAUS.get(threshold)
         told = [_score(*own[tau]) if tau else "" for own in PUBLISHED.values()]
-        lines.append(f"| {threshold:g} | {' | '.join(cells)} | {tau or ''} | {' | '.join(told)} |")
-    lines += ["", f"![{results['title']}]({results['name']}.png)"]
+        lines.append(markdown_row(f"{threshold:g}", *cells, tau or "", *told))
+    lines += ["", picture(results)]
     return "\n".join(lines) + "\n"
+
+
+def threshold_csv(results: dict[str, Any]) -> str:
+    """One line a pair of regions and threshold, with what the paper has at its tau."""
+    header = "way region annotated threshold chosen mean_iou ap50 tau paper_mean_iou paper_ap50"
+    rows = []
+    for pair in results["pairs"]:
+        published = _published(pair)
+        for own in pair["scores"]:
+            tau = TAUS.get(own["threshold"])
+            told = published.get(tau, (None, None)) if tau else (None, None)
+            chosen = own["threshold"] == pair["chosen"]
+            names = pair["way"], pair["region"], pair["annotated"], own["threshold"], chosen
+            rows.append((*names, own["mean_iou"], own["ap50"], tau, *told))
+    return csv_text(header.split(), rows)
+
+
+def _published(pair: dict[str, Any]) -> dict[int, tuple[float, float]]:
+    return PUBLISHED.get(f"{pair['region']} {pair['annotated']}", {})
 
 
 def _title(pair: dict[str, Any]) -> str:
@@ -203,7 +207,7 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
     for place, (score, label) in enumerate((("mean_iou", "mean IoU"), ("ap50", "AP50"))):
         axes = figure.add_subplot(1, 2, place + 1)
         for pair in results["pairs"]:
-            published = PUBLISHED.get(f"{pair['region']} {pair['annotated']}", {})
+            published = _published(pair)
             if pair["way"] and not published:
                 continue  # one line less to look through
             axes.plot(
@@ -218,43 +222,8 @@ def draw_thresholds(results: dict[str, Any]) -> Figure:
             if marks:
                 axes.plot(*zip(*marks, strict=True), "x", color=getattr(LIGHT, pair["region"]))
         axes.set(xlabel="threshold (share of the map's maximum)", ylabel=label, ylim=(-0.02, 1.02))
-        axes.grid(color="#e3e6e9", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
         if not place:
             axes.plot([], [], "x", color="#7a828a", label="paper, other data")
             figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
     return figure
-
-
-def pictured_rows(stages: RunStages, count: int) -> np.ndarray:
-    """So many images, far apart in age, of those with boxes to score by, or of the test images."""
-    samples = Samples.load(stages.prepared.folder)
-    boxed = samples.boxed_rows("Wrist", splits.BOXES_SCORE)
-    rows = boxed if len(boxed) else samples.rows(splits.TEST)
-    return evenly_by_age(rows, samples, count)
-
-
-def draw_regions(config: Config, data: Path, stages: RunStages, rows: np.ndarray) -> Figure:
-    """Images with their heat maps, boxes and crops, and as the later regions' networks saw them."""
-    samples = Samples.load(stages.prepared.folder)
-    shapes = torch.from_numpy(samples.shapes[rows])
-    radiographs = [
-        torch.from_numpy(even_contrast(read_radiograph(data / samples.paths[i]), config.contrast))
-        for i in rows
-    ]
-    whole = torch.zeros(len(rows), 4)
-    images = crop_and_resize([image[None] for image in radiographs], whole, _FRAME)
-    heatmaps, boxes = {}, {}
-    for region, stage in stages.regions.items():
-        heatmaps[FOUND[region]] = torch.from_numpy(read_array(stage / "heatmaps.npy")[rows])
-        own = torch.from_numpy(Found.load(stage).boxes[rows])
-        boxes[FOUND[region]] = scale_boxes(own, shapes, _FRAME).float()
-    small = (images[:, 0] * 255).round().to(torch.uint8).numpy()
-    ids = [samples.ids[row] for row in rows]
-    seen = {}
-    for region in stages.regions:
-        if before := config.localization.erased_for(region):
-            found = [Found.load(stages.regions[name]).of(rows) for name in before]
-            erased = erase_regions(small, found, shapes, ids)
-            seen[FOUND[region]] = to_float(torch.from_numpy(erased))[:, None]
-    return plot_regions(images, heatmaps, boxes, seen=seen, size=1.3)
