@@ -16,6 +16,15 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
+@pytest.fixture
+def half_by_default() -> Iterator[None]:
+    """Tensors are made in half precision where nothing else is said, as by some trainers."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> Iterator[None]:
     """Each test starts from the same seed and leaves the generator as it was."""

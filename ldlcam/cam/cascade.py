@@ -108,7 +108,7 @@ class AttentionCascade(nn.Module):
         # A scalar of torch or numpy is a number too, such as the best of a sweep.
         if not is_number(threshold):
             check_sequence("threshold", threshold, "a number, or a sequence of one for each step")
-        thresholds = torch.as_tensor(threshold, dtype=torch.float64)
+        thresholds = torch.as_tensor(threshold, dtype=torch.float64, device="cpu")
         if thresholds.ndim == 0:
             thresholds = thresholds.expand(len(steps))
         if thresholds.shape != (len(steps),):

@@ -26,7 +26,8 @@ def crop_and_resize(
     An output pixel is the mean of the image's pixels under a triangle about its centre. The
     triangle's half-width is one output pixel where the crop shrinks (antialiasing) and one image
     pixel where it grows (bilinear interpolation). So a box that is the whole image gives
-    `F.interpolate(mode="bilinear", antialias=antialias)`. Boxes need not fall on whole pixels.
+    `F.interpolate(mode="bilinear", antialias=antialias)`. Boxes need not fall on whole pixels. On
+    the CPU, crops can be differentiated once, not twice.
 
     Args:
         images: (N, C, H, W), floating, or N images (C, H_i, W_i) of different sizes. Where a
@@ -111,6 +112,8 @@ class _Samples(NamedTuple):
 
     def weights(self, places: Tensor) -> Tensor:
         """Triangle at the given pixels, (N, L, P), 0 beyond the image, each sample's sum 1."""
+        # Not in the default dtype, which may be half precision.
+        places = places.to(self.centers.dtype)
         distances = (places + 0.5 - self.centers.unsqueeze(2)).abs()
         triangle = (1 - distances / self.reach.unsqueeze(2)).clamp(min=0)
         return triangle / triangle.sum(2, keepdim=True)
@@ -125,7 +128,7 @@ class _Samples(NamedTuple):
         # A box far larger than the image reads all of it, and no more.
         count = math.ceil(min(2 * float(reach), pixels))
         first = (centers - reach + 0.5).floor().clamp(0, pixels - count).long()
-        places = first.unsqueeze(2) + torch.arange(count)
+        places = first.unsqueeze(2) + torch.arange(count, device=first.device)
         return places[0], self.weights(places)[0]
 
 
@@ -136,7 +139,7 @@ def _samples(
 
     def along(start: Tensor, end: Tensor, pixels: int | Tensor, count: int) -> _Samples:
         step = (end - start).unsqueeze(1) / count
-        order = torch.arange(count, device=start.device)
+        order = torch.arange(count, dtype=start.dtype, device=start.device)
         centers = start.unsqueeze(1) + (order + 0.5) * step
         reach = step.clamp(min=1) if antialias else torch.ones_like(step)
         # Samples beyond the outermost pixel centres continue the border. (Clamped twice: a number
@@ -166,7 +169,7 @@ def _sum_rows(image: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums, (C, L, W), of an image's rows at (L, K) places."""
     channels, height, width = image.shape
     # Of all channels below each other. Plain views: einops takes a quarter of a small image's time.
-    planes = torch.arange(channels).view(-1, 1, 1) * height
+    planes = torch.arange(channels, device=places.device).view(-1, 1, 1) * height
     sums = F.embedding_bag(
         (planes + places).flatten(0, 1),
         image.reshape(channels * height, width),

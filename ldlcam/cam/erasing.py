@@ -121,8 +121,9 @@ def erase_masks(
 
 def _pixels_inside(boxes: Tensor, height: int, width: int) -> Tensor:
     x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(1)
-    columns = torch.arange(width, device=boxes.device) + 0.5
-    rows = torch.arange(height, device=boxes.device) + 0.5
+    dtype = torch.promote_types(boxes.dtype, torch.float32)
+    columns = torch.arange(width, dtype=dtype, device=boxes.device) + 0.5
+    rows = torch.arange(height, dtype=dtype, device=boxes.device) + 0.5
     across = (x1 <= columns) & (columns < x2)
     down = (y1 <= rows) & (rows < y2) & proper_boxes(boxes)[:, None]
     return down.unsqueeze(2) & across.unsqueeze(1)

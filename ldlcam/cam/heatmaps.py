@@ -140,7 +140,9 @@ def trim_heatmaps(heatmaps: Tensor, stride: int, *, factor: int = 2) -> Tensor:
     as far too low and right. Boxes are off by as much. Give the network images of a multiple of
     the stride and one pixel (225, not 224): both kinds then look at pixel `stride * i` from the
     first pixel to the last, a mirrored image has the mirrored map, and the map reaches half a cell
-    beyond the image on every side. This function cuts that off.
+    beyond the image on every side. This function cuts that off. Networks that make maps smaller
+    without padding (VGG, DenseNet, ConvNeXt) give a cell fewer, which looks nearly at the middle of
+    its share: their maps are not to be trimmed.
 
     Args:
         heatmaps: Heat maps, (N, h, w), floating, h and w at least 2, of images of

@@ -131,10 +131,16 @@ class GeneralizedMeanPool(nn.Module):
         check_positive("power", power)
         check_positive("floor", floor)
         self.floor = floor
+        self._start = float(power)
         if learnable:
-            self.power = nn.Parameter(torch.tensor(float(power)))
+            self.power = nn.Parameter(torch.tensor(self._start))
         else:
-            self.register_buffer("power", torch.tensor(float(power)))
+            self.register_buffer("power", torch.tensor(self._start))
+
+    def reset_parameters(self) -> None:
+        """Set p back to what it was at the start."""
+        with torch.no_grad():
+            self.power.fill_(self._start)
 
     def extra_repr(self) -> str:
         """The arguments, for printing."""

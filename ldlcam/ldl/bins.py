@@ -142,15 +142,25 @@ class Bins(nn.Module):
 
     def centers_as(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Centres (K,) in a dtype (exact in float64) and on a device, in the unit."""
-        if dtype == torch.float64:
-            return self._exact[0].to(device)
-        return self.centers.to(device, dtype)
+        return self._constant(0, dtype, device)
 
     def edges_as(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Edges (K + 1,) in a dtype (exact in float64) and on a device, in the unit."""
-        if dtype == torch.float64:
-            return self._exact[1].to(device)
-        return self.edges.to(device, dtype)
+        return self._constant(1, dtype, device)
+
+    def _constant(self, place: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        buffer = self.edges if place else self.centers
+        # Buffers spare a copy to the device, and are what a compiler knows of. They are no more
+        # than that: FSDP rounds them in place, and functional calls put others there.
+        eager_on_cpu = device.type == "cpu" and not torch.compiler.is_compiling()
+        if dtype == torch.float64 or buffer.dtype != torch.float32 or eager_on_cpu:
+            return self._exact[place].to(device, dtype)
+        return buffer.to(device, dtype)
+
+    def reset_parameters(self) -> None:
+        """Give the buffers their values, as after `to_empty` from the meta device."""
+        for buffer, exact in zip((self.centers, self.edges), self._exact, strict=True):
+            buffer.copy_(exact)
 
     def index(self, values: Tensor) -> Tensor:
         """Index of the bin of each value; where edges are midway, that of the nearest centre.
@@ -206,6 +216,17 @@ class Bins(nn.Module):
         self.edges = self._exact[1].to(self.edges.device, torch.float32)
         return self
 
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Of their own: one object is shared by head and loss, and files of tensors refuse names
+        # that share memory.
+        for name, exact in zip(("centers", "edges"), self._exact, strict=True):
+            saved = destination[prefix + name]
+            if not saved.is_meta:
+                destination[prefix + name] = exact.to(saved.device, torch.float32)
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],
@@ -220,7 +241,7 @@ class Bins(nn.Module):
             key = prefix + name
             if key not in state_dict:
                 missing_keys.append(key)
-            elif not _same(exact, state_dict[key]):
+            elif not _is_saved(exact, state_dict[key]):
                 saved = state_dict[key]
                 got = f"a tensor {tuple(saved.shape)}"
                 if saved.dim() == 1 and len(saved):
@@ -246,6 +267,14 @@ def check_bins(value: object) -> None:
 
 def _increasing(values: Tensor) -> bool:
     return bool(values.isfinite().all() and (values.diff() > 0).all())
+
+
+def _is_saved(exact: Tensor, saved: Tensor) -> bool:
+    """The same, whatever it was rounded to before it was saved."""
+    return _same(exact, saved) or any(
+        torch.equal(exact.to(dtype).float(), saved.to("cpu", torch.float32))
+        for dtype in (torch.bfloat16, torch.float16)
+    )
 
 
 def _same(mine: Tensor, other: Tensor) -> bool:

@@ -39,7 +39,7 @@ class TemperatureScaling(Fitted):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_fitted("temperature", torch.ones(()))
+        self.register_fitted("temperature", 1.0)
 
     def fit(self, logits: Tensor, target: Tensor, bins: Bins) -> "TemperatureScaling":
         """Find the temperature at which the targets' bins are most probable, from 0.01 to 100.
@@ -131,8 +131,8 @@ class LinearBiasCorrection(Fitted):
         super().__init__()
         check_choice("line", line, ("target", "prediction"))
         self.line = line
-        self.register_fitted("slope", torch.ones(()))
-        self.register_fitted("intercept", torch.zeros(()))
+        self.register_fitted("slope", 1.0)
+        self.register_fitted("intercept", 0.0)
 
     def fit(self, predictions: Tensor, targets: Tensor) -> "LinearBiasCorrection":
         """Fit the line.

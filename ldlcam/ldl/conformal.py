@@ -67,7 +67,7 @@ class ConformalIntervals(Fitted):
         self.level = level
         self.score = score
         self.groups = groups
-        self.register_fitted("margins", torch.full((groups,), torch.inf))
+        self.register_fitted("margins", torch.inf, (groups,))
 
     def fit(
         self, predicted: LabelDistribution, target: Tensor, group: Tensor | None = None

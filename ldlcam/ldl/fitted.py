@@ -15,9 +15,19 @@ class Fitted(nn.Module):
     saved with them: a margin in standard deviations is nothing to add to years.
     """
 
-    def register_fitted(self, name: str, value: Tensor) -> None:
-        """Add a buffer of fitted numbers."""
-        self.register_buffer(name, value.double())
+    def __init__(self) -> None:
+        super().__init__()
+        self._starts: dict[str, float] = {}
+
+    def register_fitted(self, name: str, start: float, shape: tuple[int, ...] = ()) -> None:
+        """Add a buffer of numbers that are to be fitted, and are all alike before."""
+        self._starts[name] = start
+        self.register_buffer(name, torch.full(shape, start, dtype=torch.float64))
+
+    def reset_parameters(self) -> None:
+        """Forget what was fitted; also after `to_empty` from the meta device."""
+        for name, start in self._starts.items():
+            getattr(self, name).fill_(start)
 
     def options(self) -> str:
         """What the fitted numbers were fitted for; empty if there is no choice."""

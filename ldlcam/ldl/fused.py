@@ -203,10 +203,19 @@ class _Fused(torch.autograd.Function):
             return (gradient * scale[:, None]).to(logits.dtype), *_NONE
         if of_total is None:
             return None, *_NONE
-        # On other devices than the CPU, looking at a number waits for it.
-        if not torch.is_grad_enabled() and logits.device.type == "cpu" and bool(of_total == 1):
+        if not torch.is_grad_enabled() and _is_one(of_total):
             return gradient.to(logits.dtype), *_NONE
         return (gradient * of_total).to(logits.dtype), *_NONE
+
+
+def _is_one(number: Tensor) -> bool:
+    """Whether it is known to be 1 without waiting for it, as on other devices than the CPU."""
+    if number.device.type != "cpu":
+        return False
+    try:
+        return bool(number == 1)
+    except RuntimeError:
+        return False  # many at once, under vmap, or one without a value
 
 
 # The other arguments have no gradient here.
@@ -225,17 +234,17 @@ def _go_over_rows(
     steps = _steps(logits)
     given = _Given.of(logits, target, of_distance, of_divergence, criterion)
     sums = gradient.new_empty(len(_Sums._fields), len(logits))
-    powers = _powers(criterion.bins, gradient)
+    centers = criterion.bins.centers_as(gradient.dtype, gradient.device)
     for some, own, (pull, room) in zip(
         given.split(steps),
         sums.split_with_sizes(steps, 1),
         _rooms(gradient, steps, logits.shape[1]),
         strict=True,
     ):
-        _write_logs(some, criterion, powers[1], room)
-        _add_up(some, criterion, powers, pull, room, own)
+        _write_logs(some, criterion, centers, room)
+        _add_up(some, criterion, centers, pull, room, own)
         if len(gradient):
-            _write_gradient(some, criterion, powers[1], pull, room, _Sums(*own))
+            _write_gradient(some, criterion, centers, pull, room, _Sums(*own))
     return _Sums(*sums)
 
 
@@ -318,7 +327,7 @@ def _write_logs(given: _Given, criterion: Criterion, centers: Tensor, logs: Tens
 def _add_up(
     given: _Given,
     criterion: Criterion,
-    powers: Tensor,
+    centers: Tensor,
     pull: Tensor,
     room: Tensor,
     into: Tensor,
@@ -338,7 +347,9 @@ def _add_up(
         torch.sum(room.sub_(logits).mul_(labels), -1, out=sums.gaps)
     torch.amax(logits, -1, out=sums.highest)
     exps = torch.sub(logits, sums.highest[:, None], out=room).exp_()
-    torch.mm(powers, exps.T, out=into[1:3])  # `exps` and `moments`
+    torch.sum(exps, -1, out=sums.exps)
+    # Not with those of `exps` in one product of matrices, whose precision is the user's to lower.
+    torch.mv(exps, centers, out=sums.moments)
     if criterion.reverse:
         torch.sum(exps * pull, -1, out=sums.gaps)
 
@@ -364,12 +375,6 @@ def _write_gradient(
         level = (of_divergence - slope * expectations) / sums.exps
         pull.mul_((-of_divergence / sums.labels)[:, None])
         pull.addcmul_(exps, level[:, None]).addcmul_(exps.mul_(centers), of_centers)
-
-
-def _powers(bins: Bins, like: Tensor) -> Tensor:
-    """Ones and centres (2, K): what exponentials are summed with."""
-    centers = bins.centers_as(like.dtype, like.device)
-    return torch.stack([torch.ones_like(centers), centers])
 
 
 def _steps(logits: Tensor) -> list[int]:

@@ -190,7 +190,7 @@ def plot_reliability(predicted: Mapping[str, LabelDistribution], targets: Tensor
     figure = Figure(figsize=(3.8, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color="black", lw=1, ls=":")
-    levels = torch.tensor(LEVELS)
+    levels = torch.tensor(LEVELS, dtype=torch.float32, device="cpu")
     for name, distributions in predicted.items():
         shares = coverage_by_level(distributions, targets, levels)
         axes.plot(levels, shares.detach().cpu(), marker="o", ms=3, label=name)

@@ -79,7 +79,7 @@ def bootstrap(
     drawn = []
     with torch.no_grad():
         for _ in range(resamples):
-            index = torch.randint(counts[0], (counts[0],), generator=generator)
+            index = torch.randint(counts[0], (counts[0],), generator=generator, device="cpu")
             drawn.append(metric(*(each[index.to(_device(each))] for each in samples)))
     tail = (1 - level) / 2
     figures = upcast(torch.stack(drawn))

@@ -23,7 +23,7 @@ class MeanOverImages(Metric):
 
     def __init__(self, *shape: int, options: tuple[object, ...] = (), **kwargs: Any):
         super().__init__(**kwargs)
-        self.add_state("total", torch.zeros(shape), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(shape, dtype=torch.float32), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         # A MetricCollection lets metrics share their states if these have equal names, and equal
         # values after one batch. This one holds nothing: its name is equal only for metrics of one
@@ -31,7 +31,7 @@ class MeanOverImages(Metric):
         kind = type(self)
         digest = sha256(f"{kind.__module__}.{kind.__qualname__}{options}".encode()).hexdigest()
         name = f"only_{kind.__name__}_{digest[:16]}"
-        self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state(name, torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
 
     def _add(self, means: Tensor, counted: Tensor) -> None:
         """Take in the means over the images that count, (N,) bool."""

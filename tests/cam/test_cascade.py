@@ -191,3 +191,9 @@ def test_errors() -> None:
     cascade = AttentionCascade([lambda images: images], threshold=0.5)
     with pytest.raises(ValueError, match=r"heatmaps: expected shape \(N, h, w\) with N = 2, got"):
         cascade(torch.rand(2, 1, 8, 8))
+
+
+def test_a_cascade_can_be_made_without_values() -> None:
+    with torch.device("meta"):
+        cascade = AttentionCascade([nn.Conv2d(3, 1, 3)], threshold=0.5)
+    assert cascade.thresholds == [0.5]

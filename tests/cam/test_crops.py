@@ -324,3 +324,17 @@ def test_errors() -> None:
         ValueError, match=r"size: expected \(height, width\), whole numbers of at least 1"
     ):
         crop_and_resize(images, boxes, (4, 0))
+
+
+def test_the_default_dtype_is_not_that_of_the_places(path: str, half_by_default: None) -> None:
+    ramp = torch.arange(600, dtype=torch.float32).expand(1, 1, 4, 600).contiguous()
+    box = torch.tensor([[300.0, 0.0, 308.0, 4.0]], dtype=torch.float32)
+    crops = crop_and_resize(ramp, box, (1, 8))
+    torch.testing.assert_close(crops.flatten(), torch.arange(300, 308, dtype=torch.float32))
+
+
+def test_the_default_device_is_not_that_of_the_places(path: str) -> None:
+    images, boxes = torch.rand(2, 3, 20, 30), torch.tensor([[2.0, 3.0, 18.0, 15.0]] * 2)
+    expected = crop_and_resize(images, boxes, (5, 6))
+    with torch.device("meta"):
+        torch.testing.assert_close(crop_and_resize(images, boxes, (5, 6)), expected)

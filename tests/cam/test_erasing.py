@@ -292,3 +292,10 @@ def test_errors() -> None:
         erase_boxes(images, boxes, seeds=torch.tensor([1]))
     with pytest.raises(TypeError, match="seeds: expected a tensor of integer dtype"):
         erase_boxes(images, boxes, seeds=torch.rand(2))
+
+
+def test_the_default_dtype_is_not_that_of_the_pixels(half_by_default: None) -> None:
+    images = torch.ones(1, 1, 1, 600, dtype=torch.float32)
+    box = torch.tensor([[301.0, 0.0, 302.0, 1.0]], dtype=torch.float32)
+    erased = erase_boxes(images, box, fill=0.0)
+    assert (erased.flatten() == 0).nonzero().flatten().tolist() == [301]

@@ -135,3 +135,12 @@ def test_errors_of_features(kind: type) -> None:
         kind()(torch.ones(2, 8, 5, 6, dtype=torch.int64))
     with pytest.raises(TypeError, match="features: expected a tensor, got list"):
         kind()([[1.0]])
+
+
+@pytest.mark.parametrize("learnable", [True, False])
+def test_a_pool_made_without_values_is_given_its_start(learnable: bool) -> None:
+    with torch.device("meta"):
+        pool = GeneralizedMeanPool(4.0, learnable=learnable)
+    pool.to_empty(device="cpu")
+    pool.reset_parameters()
+    assert pool.power.item() == 4

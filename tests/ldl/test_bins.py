@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ldlcam.ldl import Bins
+from ldlcam.ldl import Bins, LabelDistribution, gaussian_labels
 
 MONTHS = Bins(1, 240, unit="months")
 
@@ -251,3 +251,52 @@ def test_a_model_made_without_values_takes_those_that_are_loaded() -> None:
     empty.load_state_dict(known.state_dict(), assign=True)
     torch.testing.assert_close(empty["bins"].centers, known["bins"].centers)
     torch.testing.assert_close(empty["bins"].edges, known["bins"].edges)
+
+
+def fresh() -> Bins:
+    """Bins of which no test has moved the buffers."""
+    return Bins(1, 240, unit="months")
+
+
+def test_bins_made_without_values_are_given_them() -> None:
+    with torch.device("meta"):
+        bins = Bins(1, 240)
+    bins.to_empty(device="cpu")
+    bins.reset_parameters()
+    torch.testing.assert_close(bins.centers, fresh().centers)
+    torch.testing.assert_close(bins.edges, fresh().edges)
+
+
+def rounded() -> Bins:
+    """As FSDP leaves them in mixed precision: rounded in place."""
+    bins = fresh()
+    for buffer in (bins.centers, bins.edges):
+        buffer.data = buffer.to(torch.bfloat16)
+    return bins
+
+
+def test_rounded_buffers_change_nothing() -> None:
+    bins, ages = rounded(), torch.tensor([150.0, 201.5])
+    labels = [gaussian_labels(ages, each, 15.0, ends="preserve_mean") for each in (bins, fresh())]
+    torch.testing.assert_close(labels[0], labels[1], rtol=0, atol=0)
+    logits = torch.randn(4, 240)
+    entropies = [LabelDistribution(logits, each).entropy() for each in (bins, fresh())]
+    torch.testing.assert_close(entropies[0], entropies[1], rtol=0, atol=0)
+
+
+def test_rounded_buffers_are_saved_as_they_were() -> None:
+    saved = rounded().state_dict()
+    assert saved["centers"].dtype == torch.float32
+    torch.testing.assert_close(saved["edges"], fresh().edges, rtol=0, atol=0)
+    # What another way of saving has written of them is still that of these bins, and no others'.
+    rough = {name: value.bfloat16().float() for name, value in fresh().state_dict().items()}
+    fresh().load_state_dict(rough)
+    with pytest.raises(RuntimeError, match="other bins"):
+        Bins(2, 241).load_state_dict(rough)
+
+
+def test_shared_bins_are_saved_once_a_name() -> None:
+    shared = Bins(1, 240)
+    saved = nn.ModuleDict({"head": shared, "loss": shared}).state_dict()
+    places = {value.untyped_storage().data_ptr() for value in saved.values()}
+    assert len(places) == len(saved) == 4

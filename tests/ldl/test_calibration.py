@@ -208,3 +208,13 @@ def test_calibrations_are_not_cast_and_not_taken_for_others() -> None:
     scaling = TemperatureScaling()
     scaling.load_state_dict(TemperatureScaling().bfloat16().state_dict())
     assert scaling.temperature.dtype == torch.float64
+
+
+@pytest.mark.parametrize("make", [TemperatureScaling, LinearBiasCorrection])
+def test_what_was_made_without_values_is_given_them(make: type) -> None:
+    with torch.device("meta"):
+        module = make()
+    module.to_empty(device="cpu")
+    module.reset_parameters()
+    for name, value in make().named_buffers():
+        torch.testing.assert_close(getattr(module, name), value, rtol=0, atol=0)

@@ -223,3 +223,11 @@ def test_groups_have_to_be_said_where_there_are_several() -> None:
     intervals.fit(predicted, ages, torch.arange(50) % 2)
     with pytest.raises(ValueError, match="group: expected one of 2"):
         intervals(predicted)
+
+
+def test_what_was_fitted_can_be_forgotten() -> None:
+    intervals = ConformalIntervals(0.9, groups=2)
+    intervals.margins.fill_(3.0)
+    intervals.reset_parameters()
+    assert intervals.margins.tolist() == [math.inf, math.inf]
+    assert intervals.margins.dtype == torch.float64

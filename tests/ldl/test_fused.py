@@ -1,8 +1,11 @@
 """Rows taken a few at a time, with a backward pass of their own, are the loss as it reads."""
 
+import copy
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from ldlcam.ldl import (
@@ -285,3 +288,56 @@ def test_an_infinite_divergence_without_weight_as_it_reads() -> None:
     mine, its = (torch.autograd.grad(each, logits)[0] for each in (terms.total, known))
     torch.testing.assert_close(mine, its)
     assert not mine[1].any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradients_of_many_results_at_once(reduction: str) -> None:
+    loss = ExpectationLDLLoss(MONTHS, 15.0, reduction=reduction)
+    logits, months = torch.randn(4, 240, requires_grad=True), torch.tensor([6.0, 90, 120, 200])
+    total = loss(logits, months)
+    many = torch.tensor([1.0, -2.0])
+    (batched,) = torch.autograd.grad(total, logits, many, retain_graph=True, is_grads_batched=True)
+    (one,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(batched, torch.stack([one, -2 * one]))
+
+
+@pytest.mark.parametrize("make", [ExpectationLDLLoss, LabelDivergenceLoss])
+def test_models_whose_state_is_stacked(make: type) -> None:
+    """As torch.func's ensembles of models do, which put batched buffers into the bins."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(8, 240)
+            self.loss = make(MONTHS, 15.0)
+
+        def forward(self, features: Tensor, months: Tensor) -> Tensor:
+            loss: Tensor = self.loss(self.head(features), months)
+            return loss
+
+    nets = [Net() for _ in range(3)]
+    features, months = torch.randn(5, 8), 240 * torch.rand(5)
+    state = torch.func.stack_module_state(nets)  # type: ignore[arg-type]
+    base = copy.deepcopy(nets[0]).to("meta")
+
+    def run(parameters: Any, buffers: Any) -> Any:
+        return torch.func.functional_call(base, (parameters, buffers), (features, months))
+
+    losses = torch.func.vmap(run)(*state)
+    expected = torch.stack([net(features, months) for net in nets])
+    torch.testing.assert_close(losses, expected)
+
+
+def test_the_precision_of_matrix_products_is_not_that_of_the_loss() -> None:
+    years = Bins(1900, 2000)
+    target = 1910 + 80 * torch.rand(64)
+    logits = -((years.centers - target[:, None]) / 3).square() / 2
+    loss = ExpectationLDLLoss(years, 3.0, reduction="none")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        distances = loss.terms(logits, target).distance
+    finally:
+        torch.set_float32_matmul_precision(before)
+    exact = ((logits.double().softmax(-1) @ years.centers.double()) - target.double()).abs()
+    torch.testing.assert_close(distances.double(), exact, rtol=0, atol=2e-3)

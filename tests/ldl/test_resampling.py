@@ -160,3 +160,11 @@ def test_a_single_number_is_no_sample() -> None:
             bootstrap(mean_error, *samples)
         with pytest.raises(ValueError, match=r"samples: expected shape \(N, ...\), got \(\)"):
             by_group(mean_error, torch.arange(3), *samples)
+
+
+def test_the_default_device_is_not_that_of_the_draws() -> None:
+    values, targets = pairs(20)
+    expected = bootstrap(mean_absolute_error, values, targets, resamples=50)
+    with torch.device("meta"):
+        estimate = bootstrap(mean_absolute_error, values, targets, resamples=50)
+    torch.testing.assert_close(estimate.low, expected.low)

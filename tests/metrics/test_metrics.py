@@ -253,3 +253,11 @@ def test_without_torchmetrics_the_remedy_is_named() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert 'pip install "ldlcam[metrics]"' in run.stdout
+
+
+def test_sums_are_not_in_the_default_dtype(half_by_default: None) -> None:
+    metric = metrics.MeanAbsoluteError()
+    truth = torch.zeros(1, dtype=torch.float32)
+    for value in range(300):
+        metric.update(truth + value, truth)
+    assert metric.compute().item() == pytest.approx(149.5)
