@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from pathlib import Path
 from typing import Any, get_args
@@ -39,6 +40,7 @@ from boneage.networks.bins import make_bins
 from boneage.networks.losses import make_loss
 from boneage.networks.regressor import AgeNetwork
 from boneage.run_folder import read_array, read_arrays, read_json
+from boneage.stages.controls import median_box_scores
 from boneage.stages.localize import Found
 from boneage.stages.plan import make_data_key, plan_keyed
 
@@ -121,7 +123,7 @@ def test_the_command_knows_every_claim() -> None:
 
 
 def _data_key(row: Row) -> str:
-    return str(row.changes.get("phantom.variant", "default"))
+    return str({name: value for name, value in row.changes.items() if name[:8] == "phantom."})
 
 
 def test_rows_on_other_phantoms_have_their_own_data(tmp_path: Path) -> None:
@@ -133,6 +135,29 @@ def test_rows_on_other_phantoms_have_their_own_data(tmp_path: Path) -> None:
         assert drawing.config == paper.config.changed({"phantom.variant": row.series})
     assert len({one.folder for one in own.values()}) == 4
     assert own["swapped"] is paper is paper._drawing(Row("O"))
+
+
+def test_crops_are_of_large_originals_and_of_such_as_are_seen(tmp_path: Path) -> None:
+    paper = _paper(tmp_path, "phantom.size=[512, 384]", "training.size=112")
+    rows = EXPERIMENTS["claim-crops"](paper.config).rows
+    drawn = [(row.series, paper._drawing(row).config.phantom.size) for row in rows]
+    assert drawn == 5 * [("originals of 149 x 112", (149, 112))] + 5 * [
+        ("originals of 512 x 384", (512, 384))
+    ]
+    assert paper._drawing(rows[0]).folder == tmp_path / "149x112"
+    # Originals of the least size that can be drawn are not made smaller.
+    least = _paper(tmp_path, "phantom.size=[128, 96]").config
+    assert len(EXPERIMENTS["claim-crops"](least).rows) == 5
+
+
+def test_the_label_is_varied_at_one_lambda() -> None:
+    config = load_config("smoke", SMALL).changed({"experiments.deltas": [5.0, 15.0, 20.0]})
+    for weight, lambda_ in ((None, math.sqrt(15)), (0.0, 0.0), (3.0, 3 / math.sqrt(15))):
+        base = config.changed({"training.weight": weight})
+        for row in EXPERIMENTS["claim-delta"](base).rows:
+            own = row.config(base, 0).training
+            told = own.sigma if own.weight is None else own.weight
+            assert told / math.sqrt(own.sigma) == pytest.approx(lambda_)
 
 
 @pytest.mark.long
@@ -178,6 +203,7 @@ def _figures(validation: float, error: float, **own: Any) -> dict[str, Any]:
         "constant": 33.0,
         "versions": {},
         "coverage90": None,
+        "intervals90": None,
         "distributions": {},
         "seconds": {"training": 1.0},
         **own,
@@ -187,16 +213,38 @@ def _figures(validation: float, error: float, **own: Any) -> dict[str, Any]:
 def test_the_chosen_row_is_that_of_the_least_validation_error() -> None:
     config = load_config("smoke", SMALL)
     experiment = EXPERIMENTS["claim-gain"](config)
-    errors = [(9, 8), (8, 7), (6, 6.8), (8, 7), (7, 6), (7, 6.5), (7, 5)]
+    errors = [(9, 8), (8, 7), (6, 6.8), (8, 7), (7, 6), (7, 6.5)]
     networks = [[_figures(*both), _figures(*both)] for both in errors]
     said = {"command": "boneage claim gain"}
-    results = summarize(experiment, networks, [None] * 7, config) | said
+    results = summarize(experiment, networks, [None] * 6, config) | said
     assert results["chosen"] == "O+H as streams"
     page = write_page(results)
     assert "The validation images find O+H as streams best: on the test images it saves 15%" in page
     assert "15% of the error of O by L1 (15% to 15%)" in page
-    first = summarize(experiment, [[_figures(1, 1)] * 2, *networks[1:]], [None] * 7, config) | said
+    first = summarize(experiment, [[_figures(1, 1)] * 2, *networks[1:]], [None] * 6, config) | said
     assert "The validation images find O by L1 best.\n" in write_page(first)
+
+
+def test_intervals_are_told_with_their_width_and_what_the_paper_says() -> None:
+    config = load_config("smoke", ["experiments.deltas=[5, 15]"])
+    told = {"coverage90": 0.875, "intervals90": {"all": {"coverage": 0.875, "width": 41.6}}}
+    networks = [[_figures(9, 8)], [_figures(9, 8, **told)]]
+    results = summarize(EXPERIMENTS["claim-delta"](config), networks, [None] * 2, config)
+    results["command"] = "boneage claim delta"
+    page = write_page(results)
+    assert "| 88% (42) |" in page
+    assert "\nThe paper finds the error not sensitive to it, and takes 15.\n" in page
+    first, second = csv.DictReader(write_csv(results).splitlines())
+    assert (first["width90"], second["width90"]) == ("", "41.6000")
+
+
+def test_what_the_paper_has_of_other_rows_is_told() -> None:
+    config = load_config("smoke", ["experiments.sizes=[224, 300]", "experiments.backbones=[vgg19]"])
+    assert EXPERIMENTS["table-4"](config).said.startswith("The paper has 336 px 7.6; 448 px 7.4;")
+    said = EXPERIMENTS["table-2"](config).said
+    assert "inception_v3 10.9, pretrained 9.2" in said
+    assert "vgg19" not in said
+    assert "a lambda of 3.9 in Eq. 12" in EXPERIMENTS["table-5"](config).said
 
 
 def test_a_variation_is_compared_with_the_row_that_it_varies() -> None:
@@ -417,10 +465,14 @@ def test_table_1_scores_as_the_run_has_chosen(made: Path) -> None:
             assert 0.165 in swept
     assert "0.722 / 0.965" in (made / "table-1.md").read_text()
     rows = list(csv.DictReader((made / "table-1.csv").read_text().splitlines()))
-    assert len(rows) == sum(len(pair["scores"]) for pair in pairs)
+    assert len(rows) == sum(len(pair["scores"]) + 1 for pair in pairs)
     first = rows[0]
     assert (first["region"], first["annotated"]) == ("hand", "Hand")
     assert float(first["mean_iou"]) == pytest.approx(pairs[0]["scores"][0]["mean_iou"], abs=1e-4)
+    control = median_box_scores(Samples.load(_paper(made).found.prepared.folder), "Hand")
+    alone = next(row for row in rows if row["region"] == "hand" and not row["threshold"])
+    assert float(alone["mean_iou"]) == pytest.approx(control["mean_iou"], abs=1e-4)
+    assert f"| one box | {control['mean_iou']:.3f} / " in (made / "table-1.md").read_text()
     chosen = {
         row["threshold"] for row in rows if row["region"] == "hand" and row["chosen"] == "True"
     }
@@ -623,7 +675,10 @@ def test_claims_compare_what_they_say(tmp_path: Path) -> None:
         scores = row["against"]["Hand"]
         assert f"{scores['mean_iou']:.3f} / {scores['ap50']:.3f}" in page
     table = list(csv.DictReader((tmp_path / "claim-hand.csv").read_text().splitlines()))
-    assert [row["label"] for row in table] == [row["label"] for row in hand]
+    assert [row["label"] for row in table] == [*(row["label"] for row in hand), "one box for all"]
+    control = hand[0]["against"]["Hand"]["control"]["mean_iou"]
+    assert float(table[-1]["hand_mean_iou"]) == pytest.approx(control, abs=1e-4)
+    assert f"| one box for all | — | {control:.3f} / " in page
     assert float(table[2]["hand_ap50"]) == pytest.approx(
         hand[2]["against"]["Hand"]["ap50"], abs=1e-4
     )

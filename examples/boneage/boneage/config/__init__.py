@@ -1,6 +1,6 @@
 """The configuration of a run: one typed tree, read from a preset, a file and overrides."""
 
-from boneage.config.data import BinRange, PhantomData, Split, Table
+from boneage.config.data import SHORTEST, BinRange, PhantomData, Split, Table
 from boneage.config.experiments import Experiments, LossComparison
 from boneage.config.load import load_config, presets
 from boneage.config.localization import (
@@ -25,6 +25,7 @@ __all__ = [
     "REGIONS",
     "SCALAR_LOSSES",
     "SECTIONS",
+    "SHORTEST",
     "TRUTH",
     "Augmentation",
     "Backbone",

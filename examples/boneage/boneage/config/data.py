@@ -9,6 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from boneage.config.section import Column, Fraction, Positive, Section
 
+SHORTEST = 128
+"""The longer side of a drawn radiograph has at least so many pixels."""
+
 
 class PhantomData(Section):
     """The embedded data set, drawn when no folder of radiographs is given."""
@@ -23,8 +26,10 @@ class PhantomData(Section):
     @field_validator("size")
     @classmethod
     def _size_is_drawable(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if not (128 <= max(size) <= 3000 and min(size) >= 64):
-            raise ValueError("the longer side has 128 to 3000 pixels, the shorter at least 64")
+        if not (SHORTEST <= max(size) <= 3000 and min(size) >= 64):
+            raise ValueError(
+                f"the longer side has {SHORTEST} to 3000 pixels, the shorter at least 64"
+            )
         return size
 
 

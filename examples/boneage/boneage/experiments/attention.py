@@ -120,7 +120,7 @@ def train_row(
 
 def claim_page(results: dict[str, Any]) -> str:
     """The page of a claim, as Markdown."""
-    region, rows = results["region"], results["rows"]
+    region, rows = results["region"], _with_control(results)
     names = _annotated(results)
     titles = [f"{ANNOTATED[name]}: mean IoU / AP50" for name in names]
     data = rows[0]["data"]
@@ -128,7 +128,8 @@ def claim_page(results: dict[str, Any]) -> str:
         *heading(results),
         f"{data['name']}, {data['images']} images; the network that finds the region "
         f'"{FOUND[region]}". The paper says: {results["said"]} The error is that of the age at '
-        "the network's highest output, on the validation images, in months.",
+        "the network's highest output, on the validation images, in months. The one box is the "
+        "median of the annotated ones that chose the threshold: it learns nothing.",
         "",
         markdown_row("", "validation error", *titles, "threshold"),
         "|---|---:|" + "---:|" * (len(names) + 1),
@@ -140,7 +141,8 @@ def claim_page(results: dict[str, Any]) -> str:
             for one in scores
         ]
         error = number(row["validation_mae"], 1)
-        lines.append(markdown_row(row["label"], error, *cells, f"{row['threshold']:g}"))
+        threshold = NOTHING if row["threshold"] is None else f"{row['threshold']:g}"
+        lines.append(markdown_row(row["label"], error, *cells, threshold))
     lines += ["", picture(results)]
     return "\n".join(lines) + "\n"
 
@@ -150,7 +152,7 @@ def claim_csv(results: dict[str, Any]) -> str:
     names = _annotated(results)
     scores = [f"{name.lower()}_{score}" for name in names for score in _SCORES]
     rows = []
-    for row in results["rows"]:
+    for row in _with_control(results):
         pairs = [row["against"].get(name, {}) for name in names]
         told = (pair.get(score) for pair in pairs for score in _SCORES)
         rows.append((row["label"], row["validation_mae"], row["threshold"], *told))
@@ -161,16 +163,15 @@ def draw_claim(results: dict[str, Any]) -> Figure:
     """The rows below each other: errors on the left, and overlaps with annotated boxes beside."""
     from matplotlib.figure import Figure
 
-    rows, names = results["rows"], _annotated(results)
+    rows, names = _with_control(results), _annotated(results)
     labels = [row["label"] for row in rows]
     panels = 2 if names else 1
     figure = Figure(figsize=(7.6, 1.4 + 0.3 * len(rows)), layout="constrained", dpi=150)
     errors, *overlaps = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
-    places = range(len(rows))
-    months = [row["validation_mae"] for row in rows]
-    errors.plot(months, places, "o", color=COLOURS[0])
+    months = [row["validation_mae"] for row in results["rows"]]
+    errors.plot(months, range(len(months)), "o", color=COLOURS[0])
     errors.set(xlabel="validation error (months)", xlim=(0, 1.08 * max(months)))
-    errors.set_yticks(places, labels)
+    errors.set_yticks(range(len(rows)), labels)
     errors.invert_yaxis()
     for axes in overlaps:
         for name, colour in zip(names, COLOURS, strict=False):
@@ -184,6 +185,16 @@ def draw_claim(results: dict[str, Any]) -> Figure:
     for axes in (errors, *overlaps):
         tidy(axes)
     return figure
+
+
+def _with_control(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows, and where any was scored, what a box that learns nothing is scored."""
+    rows: list[dict[str, Any]] = results["rows"]
+    control = {name: row["against"][name]["control"] for row in rows for name in row["against"]}
+    if not control:
+        return rows
+    label = {"label": "one box for all", "validation_mae": None, "threshold": None}
+    return [*rows, {**label, "against": control}]
 
 
 def _annotated(results: dict[str, Any]) -> list[str]:

@@ -53,11 +53,10 @@ def _beside(
     for place, row in zip(places, rows, strict=True):
         axes.plot(row["seeds_mae"], [place] * len(row["seeds_mae"]), "|", color=colour, alpha=0.7)
     axes.plot([row["mae"] for row in rows], places, "o", color=colour, label=name or "here")
+    floors = [(row["floor"], place) for row, place in zip(rows, places, strict=True)]
+    _plot_known(axes, floors, "3", colour, f"{name}: floor" if name else "floor")
     known = [(row["published"], place) for row, place in zip(rows, places, strict=True)]
-    known = [(error, place) for error, place in known if error is not None]
-    if known:
-        paper = f"{name}: paper" if name else "paper, other data"
-        axes.plot(*zip(*known, strict=True), "x", color=colour, alpha=0.7, label=paper)
+    _plot_known(axes, known, "x", colour, f"{name}: paper" if name else "paper, other data")
 
 
 def _along(
@@ -67,9 +66,20 @@ def _along(
     for place, row in zip(places, rows, strict=True):
         axes.plot([place] * len(row["seeds_mae"]), row["seeds_mae"], "_", color=colour, alpha=0.7)
     axes.plot(places, [row["mae"] for row in rows], "o-", color=colour, label=name or "here")
-    known = [(row["at"], row["published"]) for row in rows if row["published"] is not None]
+    known = [(row["at"], row["published"]) for row in rows]
+    _plot_known(axes, known, "x:", _GREY, "paper, other data")
+    _plot_known(
+        axes, [(row["at"], row["floor"]) for row in rows], ":", colour, f"{name} floor".strip()
+    )
+
+
+def _plot_known(
+    axes: Axes, points: list[tuple[Any, Any]], marks: str, colour: str, label: str
+) -> None:
+    """The points of which both coordinates are known, if there is any."""
+    known = [point for point in points if None not in point]
     if known:
-        axes.plot(*zip(*known, strict=True), "x:", color=_GREY, label="paper, other data")
+        axes.plot(*zip(*known, strict=True), marks, color=colour, alpha=0.7, label=label)
 
 
 def _finish_axis(axes: Axes, rows: list[dict[str, Any]], label: str) -> None:

@@ -9,7 +9,7 @@ from boneage.report.wording import NOTHING, duration, interval, number, percent
 
 _COLUMNS = (
     *("label", "series", "published", "mae", "floor", "constant", "rmse", "cs6", "cs12", "crps"),
-    *("sd", "coverage90", "validation_mae", "seconds"),
+    *("sd", "coverage90", "width90", "validation_mae", "seconds"),
 )
 _GAINS = ("gain_on_first", "gain_on_partner", "gain_on_varied")
 _ENDS = ("", "_low", "_high")
@@ -35,8 +35,8 @@ def write_page(results: dict[str, Any]) -> str:
     used = ", ".join(f"{part} {data['parts'][part]}" for part in ("train", "validation", "test"))
     lines = [
         *heading(results),
-        f"{data['name']}, {data['images']} images ({used}); age networks from seeds "
-        f"{', '.join(map(str, results['seeds']))}, on regions that were found once, by networks "
+        f"{data['name']}, {data['images']} images ({used}); age networks from "
+        f"{_seeds(results['seeds'])}, on regions that were found once, by networks "
         f"from seed {results['seed']}. Mean absolute errors of the test images in months, means "
         f"over the seeds; {_constant(results['rows'])}. What the paper has published was measured "
         "on other data: 500 radiographs of RSNA's training set, at full size.",
@@ -45,15 +45,22 @@ def write_page(results: dict[str, Any]) -> str:
         "",
         picture(results),
         "",
+        *([results["said"], ""] if results["said"] else []),
         *_choice(results),
-        "Gains are on the first network of the data; in its row, on the row's first series; and "
-        "as a variation, on the row of the same series that is named. They are paired "
-        "over the images, with 95% bootstrap intervals, which say how much the images decide, not "
-        "how much the seeds do. The validation images choose epochs, and fit what corrects.",
+        "Gain: how many months less a row errs than the first row of the same data; in its row, "
+        "than the same label in the first series; as a variation, than the row of the same series "
+        "that is named. Differences are paired over the images, with 95% bootstrap intervals, "
+        "which say how much the images decide, not how much the seeds do. In brackets behind the "
+        "share of 90% intervals that hold the age: their mean width in months. The validation "
+        "images choose epochs, and fit what corrects.",
     ]
     reasons = sorted({row["missing"] for row in results["rows"] if row["missing"]})
     lines += ["", *(f"Not trained: {reason}." for reason in reasons)] if reasons else []
     return "\n".join(lines) + "\n"
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _constant(rows: list[dict[str, Any]]) -> str:
@@ -94,11 +101,11 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         "within 12",
         "CRPS",
         "sd",
-        "90% covers",
+        "90% hold (width)",
         "gain",
         *(["in its row"] if paired else []),
         *(["as a variation"] if varied else []),
-        "a network",
+        "training time",
     ]
     lines = [
         markdown_row(*words, *numbers),
@@ -121,12 +128,19 @@ def _measured(row: dict[str, Any], floor: bool, paired: bool, varied: bool) -> l
         percent(row["cs12"]),
         number(row["crps"], 2),
         number(row["sd"], 1),
-        percent(row["coverage90"]),
+        _intervals(row),
         _gain(row["gain_on_first"]),
         *([_gain(row["gain_on_partner"])] if paired else []),
         *([_gain(row["gain_on_varied"], row["varies"])] if varied else []),
         duration(row["seconds"]),
     ]
+
+
+def _intervals(row: dict[str, Any]) -> str:
+    """How many of the 90% intervals hold the age, and how wide they are in months."""
+    if row["coverage90"] is None:
+        return NOTHING
+    return f"{percent(row['coverage90'])} ({number(row['width90'], 0)})"
 
 
 def _gain(gain: dict[str, Any] | None, on: str = "") -> str:

@@ -66,6 +66,7 @@ def summarize(
         "name": experiment.name,
         "title": experiment.title,
         "axis": experiment.axis,
+        "said": experiment.said,
         "chosen": _best(rows) if experiment.chooses else None,
         "data": known[0][0]["data"] | {"name": ", ".join(first)},
         "seeds": list(config.experiments.seeds),
@@ -116,8 +117,14 @@ def _means(figures: Sequence[Figures]) -> Figures:
         "crps": _mean(one.get("crps") for one in told),
         "sd": _mean(one.get("sd") for one in told),
         "coverage90": _mean(one["coverage90"] for one in figures),
+        "width90": _mean(_width(one) for one in figures),
         "seconds": _mean(one["seconds"]["training"] for one in figures),
     }
+
+
+def _width(figures: Figures) -> float | None:
+    """The mean width of a network's 90% intervals in months; None where it tells none."""
+    return figures["intervals90"]["all"]["width"] if figures["intervals90"] else None
 
 
 def _mean(values: Any) -> float | None:

@@ -143,21 +143,13 @@ class Paper:
 
     def _drawing(self, row: Row) -> Paper:
         """This one, or for a row on a phantom of its own, one with that."""
-        variant = row.changes.get("phantom.variant")
-        if variant is None or variant == self._variant:
+        own = {name: value for name, value in row.changes.items() if name.startswith("phantom.")}
+        config = self.config.changed(own)
+        if config == self.config:
             return self
-        return self._others.setdefault(
-            variant,
-            replace(
-                self,
-                config=self.config.changed({"phantom.variant": variant}),
-                folder=self.folder / variant,
-            ),
-        )
-
-    @property
-    def _variant(self) -> str | None:
-        return self.config.phantom.variant if self.config.phantom else None
+        name = "-".join(map(_in_a_name, own.values()))
+        folder = self.folder / name
+        return self._others.setdefault(name, replace(self, config=config, folder=folder))
 
     @cached_property
     def _others(self) -> dict[str, Paper]:
@@ -192,3 +184,8 @@ class Paper:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         self.console.print(f"table: {escape(str(path))}")
+
+
+def _in_a_name(value: Any) -> str:
+    """A variant as it is, a size as 512x384."""
+    return value if isinstance(value, str) else "x".join(map(str, value))

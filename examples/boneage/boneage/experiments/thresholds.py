@@ -20,6 +20,7 @@ from boneage.experiments.writing import csv_text, heading, markdown_row, picture
 from boneage.report.drawing import LIGHT
 from boneage.report.wording import ANNOTATED, FOUND
 from boneage.run_folder import read_array, read_json
+from boneage.stages.controls import median_box_scores
 from boneage.stages.evaluate import provenance
 from boneage.stages.localize import sweep
 from boneage.stages.plan import RunStages
@@ -120,6 +121,7 @@ def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, 
                     "count": len(samples.boxed_rows(name, splits.BOXES_SCORE)),
                     "chosen": chosen["pairs"][name]["threshold"],
                     "scores": scores,
+                    "control": median_box_scores(samples, name),
                 }
                 for name, scores in tables.items()
             ]
@@ -145,7 +147,8 @@ def threshold_page(results: dict[str, Any]) -> str:
         f"{data['name']}; annotated images scored: {counts}. Each cell has the mean IoU and the "
         "AP50; bold is the threshold that the other half of the annotated images has chosen. The "
         "paper's tau cuts the grey of a coloured map: it stands at the share of the maximum that "
-        "it comes to.",
+        "it comes to. The last row is of one box for all images, the median of the annotated ones "
+        "of that other half, which learns nothing.",
         *(f'Where it says "{way}", {text}' for way, text in _IN_WORDS.items() if way in shown),
         "",
         markdown_row("threshold", *titles, "tau", *_published_titles()),
@@ -156,12 +159,17 @@ def threshold_page(results: dict[str, Any]) -> str:
         tau = TAUS.get(threshold)
         told = [_score(*own[tau]) if tau else "" for own in PUBLISHED.values()]
         lines.append(markdown_row(f"{threshold:g}", *cells, tau or "", *told))
+    controls = [_score(**_overlap(pair["control"])) for pair in pairs]
+    lines.append(markdown_row("one box", *controls, "", *[""] * len(PUBLISHED)))
     lines += ["", picture(results)]
     return "\n".join(lines) + "\n"
 
 
 def threshold_csv(results: dict[str, Any]) -> str:
-    """One line a pair of regions and threshold, with what the paper has at its tau."""
+    """One line a pair of regions and threshold, with what the paper has at its tau.
+
+    The last of each pair, without a threshold, is of one box for all images.
+    """
     header = "way region annotated threshold chosen mean_iou ap50 tau paper_mean_iou paper_ap50"
     rows = []
     for pair in results["pairs"]:
@@ -172,6 +180,8 @@ def threshold_csv(results: dict[str, Any]) -> str:
             chosen = own["threshold"] == pair["chosen"]
             names = pair["way"], pair["region"], pair["annotated"], own["threshold"], chosen
             rows.append((*names, own["mean_iou"], own["ap50"], tau, *told))
+        names = pair["way"], pair["region"], pair["annotated"], None, None
+        rows.append((*names, *_overlap(pair["control"]).values()))
     return csv_text(header.split(), rows)
 
 
@@ -193,6 +203,10 @@ def _cell(pair: dict[str, Any], index: int) -> str:
     scores = pair["scores"][index]
     text = _score(scores["mean_iou"], scores["ap50"])
     return f"**{text}**" if scores["threshold"] == pair["chosen"] else text
+
+
+def _overlap(scores: dict[str, float]) -> dict[str, float]:
+    return {name: scores[name] for name in ("mean_iou", "ap50")}
 
 
 def _score(mean_iou: float, ap50: float) -> str:

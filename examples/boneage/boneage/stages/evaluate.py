@@ -280,7 +280,7 @@ def floors(
 
     def sees_marker(name: str) -> bool:
         seen = {region for model in config.members(name) for region in model.regions}
-        return drawn.variant == "shortcut" and not seen.isdisjoint(("whole", "erased"))
+        return drawn.variant == "shortcut" and not seen.isdisjoint(("whole", "hand", "erased"))
 
     names_of_all = (*(model.name for model in config.training.models), *config.reading.ensembles)
     return {name: floor(name) for name in names_of_all if not sees_marker(name)}
