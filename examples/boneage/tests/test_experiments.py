@@ -564,7 +564,8 @@ def test_learned_distributions_are_those_of_the_networks(made: Path) -> None:
     figure = distributions.draw_learned(results)
     assert len(figure.axes) == 8
     drawn = [line.get_ydata() for line in figure.axes[4].lines if len(line.get_ydata()) == 240]
-    assert any(np.allclose(line, kept, atol=1e-6) for line in drawn)
+    # As kept, to three digits, and made to sum to one again.
+    assert any(np.allclose(line, kept, rtol=2e-2, atol=1e-6) for line in drawn)
     rows_told = list(csv.DictReader((made / "figure-4.csv").read_text().splitlines()))
     assert [float(row["mean"]) for row in rows_told[4:]] == pytest.approx(
         [one["mean"] for one in told["images"]], abs=1e-4
