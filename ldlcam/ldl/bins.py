@@ -158,7 +158,7 @@ class Bins(nn.Module):
         return buffer.to(device, dtype)
 
     def reset_parameters(self) -> None:
-        """Give the buffers their values, as after `to_empty` from the meta device."""
+        """Give the buffers their values; FSDP asks for it of modules made on the meta device."""
         for buffer, exact in zip((self.centers, self.edges), self._exact, strict=True):
             buffer.copy_(exact)
 

@@ -13,7 +13,7 @@ from boneage.config import TRUTH, Config
 from boneage.data.samples import Samples
 from boneage.experiments.figure import COLOURS, tidy
 from boneage.experiments.networks import beside_others, localize
-from boneage.experiments.writing import csv_text, heading, markdown_row, picture
+from boneage.experiments.writing import csv_text, heading, markdown_row, overlaps, picture
 from boneage.report.wording import ANNOTATED, FOUND, NOTHING, number
 from boneage.run_folder import read_json, write_json
 from boneage.stages.evaluate import localization_scores, provenance
@@ -137,8 +137,7 @@ def claim_page(results: dict[str, Any]) -> str:
     for row in rows:
         scores = [row["against"].get(name) for name in names]
         cells = [
-            NOTHING if one is None else f"{one['mean_iou']:.3f} / {one['ap50']:.3f}"
-            for one in scores
+            NOTHING if one is None else overlaps(one["mean_iou"], one["ap50"]) for one in scores
         ]
         error = number(row["validation_mae"], 1)
         threshold = NOTHING if row["threshold"] is None else f"{row['threshold']:g}"
@@ -167,22 +166,21 @@ def draw_claim(results: dict[str, Any]) -> Figure:
     labels = [row["label"] for row in rows]
     panels = 2 if names else 1
     figure = Figure(figsize=(7.6, 1.4 + 0.3 * len(rows)), layout="constrained", dpi=150)
-    errors, *overlaps = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    errors, *others = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     months = [row["validation_mae"] for row in results["rows"]]
     errors.plot(months, range(len(months)), "o", color=COLOURS[0])
     errors.set(xlabel="validation error (months)", xlim=(0, 1.08 * max(months)))
     errors.set_yticks(range(len(rows)), labels)
     errors.invert_yaxis()
-    for axes in overlaps:
+    for axes in others:
         for name, colour in zip(names, COLOURS, strict=False):
             for score, mark in zip(_SCORES, "ox", strict=True):
                 told = [row["against"].get(name, {}).get(score) for row in rows]
-                known = [(value, at) for at, value in enumerate(told) if value is not None]
                 label = f"{ANNOTATED[name]}: {_SCORES[score]}"
-                axes.plot(*zip(*known, strict=True), mark, color=colour, label=label)
+                axes.plot(told, range(len(rows)), mark, color=colour, label=label)
         axes.set(xlabel="overlap with annotated boxes", xlim=(0, 1))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
-    for axes in (errors, *overlaps):
+    for axes in (errors, *others):
         tidy(axes)
     return figure
 

@@ -314,19 +314,23 @@ def _crops(config: Config) -> Experiment:
     Where the images are drawn, first as small as a network sees them: their regions come no closer
     in crops of such originals than by being enlarged.
     """
-    drawings: list[tuple[str, dict[str, Any]]] = [("", {})]
-    if config.drawn:
-        size = config.drawn.size
-        small = _as_seen(size, config.training.size)
-        drawings = [("originals of {} x {}".format(*size), {})]
-        if small < size:
-            drawings.insert(0, ("originals of {} x {}".format(*small), {"phantom.size": small}))
     rows = [
         Row(letters, None, _seen(letters), "ldl", changes, series=series)
-        for series, changes in drawings
+        for series, changes in _originals(config).items()
         for letters in ("O", "H", "R1", "H+R1", "H+R1+R2")
     ]
     return Experiment("claim-crops", "What crops of the original carry", tuple(rows))
+
+
+def _originals(config: Config) -> dict[str, dict[str, Any]]:
+    """What is changed for each kind of original, by what it is called."""
+    if not config.drawn:
+        return {"": {}}
+    large = config.drawn.size
+    small = _as_seen(large, config.training.size)
+    changes = {small: {"phantom.size": small}} if small < large else {}
+    changes[large] = {}
+    return {"originals of {} x {}".format(*size): own for size, own in changes.items()}
 
 
 def _as_seen(original: tuple[int, int], size: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from boneage.data.samples import Samples
 from boneage.errors import UserError
 from boneage.experiments.figure import tidy
 from boneage.experiments.rows import ONE_NETWORK, THREE_REGIONS
-from boneage.experiments.writing import csv_text, heading, markdown_row, picture
+from boneage.experiments.writing import csv_text, heading, markdown_row, overlaps, picture
 from boneage.report.drawing import LIGHT
 from boneage.report.wording import ANNOTATED, FOUND
 from boneage.run_folder import read_array, read_json
@@ -157,10 +157,11 @@ def threshold_page(results: dict[str, Any]) -> str:
     for i, threshold in enumerate(results["thresholds"]):
         cells = [_cell(pair, i) for pair in pairs]
         tau = TAUS.get(threshold)
-        told = [_score(*own[tau]) if tau else "" for own in PUBLISHED.values()]
+        told = [overlaps(*own[tau]) if tau else "" for own in PUBLISHED.values()]
         lines.append(markdown_row(f"{threshold:g}", *cells, tau or "", *told))
-    controls = [_score(**_overlap(pair["control"])) for pair in pairs]
-    lines.append(markdown_row("one box", *controls, "", *[""] * len(PUBLISHED)))
+    controls = [pair["control"] for pair in pairs]
+    alone = [overlaps(one["mean_iou"], one["ap50"]) for one in controls]
+    lines.append(markdown_row("one box", *alone, "", *[""] * len(PUBLISHED)))
     lines += ["", picture(results)]
     return "\n".join(lines) + "\n"
 
@@ -173,15 +174,15 @@ def threshold_csv(results: dict[str, Any]) -> str:
     header = "way region annotated threshold chosen mean_iou ap50 tau paper_mean_iou paper_ap50"
     rows = []
     for pair in results["pairs"]:
-        published = _published(pair)
+        published, control = _published(pair), pair["control"]
+        names = pair["way"], pair["region"], pair["annotated"]
         for own in pair["scores"]:
             tau = TAUS.get(own["threshold"])
             told = published.get(tau, (None, None)) if tau else (None, None)
             chosen = own["threshold"] == pair["chosen"]
-            names = pair["way"], pair["region"], pair["annotated"], own["threshold"], chosen
-            rows.append((*names, own["mean_iou"], own["ap50"], tau, *told))
-        names = pair["way"], pair["region"], pair["annotated"], None, None
-        rows.append((*names, *_overlap(pair["control"]).values()))
+            scores = own["threshold"], chosen, own["mean_iou"], own["ap50"]
+            rows.append((*names, *scores, tau, *told))
+        rows.append((*names, None, None, control["mean_iou"], control["ap50"]))
     return csv_text(header.split(), rows)
 
 
@@ -201,16 +202,8 @@ def _published_titles() -> list[str]:
 
 def _cell(pair: dict[str, Any], index: int) -> str:
     scores = pair["scores"][index]
-    text = _score(scores["mean_iou"], scores["ap50"])
+    text = overlaps(scores["mean_iou"], scores["ap50"])
     return f"**{text}**" if scores["threshold"] == pair["chosen"] else text
-
-
-def _overlap(scores: dict[str, float]) -> dict[str, float]:
-    return {name: scores[name] for name in ("mean_iou", "ap50")}
-
-
-def _score(mean_iou: float, ap50: float) -> str:
-    return f"{mean_iou:.3f} / {ap50:.3f}"
 
 
 def draw_thresholds(results: dict[str, Any]) -> Figure:

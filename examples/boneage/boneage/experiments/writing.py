@@ -18,6 +18,11 @@ def markdown_row(*cells: Any) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def overlaps(mean_iou: float, ap50: float) -> str:
+    """How found boxes overlap annotated ones: the mean IoU and the AP50, in one cell."""
+    return f"{mean_iou:.3f} / {ap50:.3f}"
+
+
 def picture(results: dict[str, Any]) -> str:
     """The drawing beside the page."""
     return f"![{results['title']}]({results['name']}.png)"

@@ -267,20 +267,18 @@ def floors(
     """
     everything = {"carpal", "metacarpal", "forearm", "phalanges"}
     # Erasing is of boxes that only overlap: it may leave some of what it falls on.
-    sees = dict.fromkeys(("whole", "hand", "erased"), everything)
+    nearly_whole = ("whole", "hand", "erased")
+    sees = dict.fromkeys(nearly_whole, everything)
     names = {"Wrist": {"carpal"}, "Metacarpal": {"metacarpal"}}
     for region in DISCRIMINATIVE:
         # A region that falls on none of them may show any.
         sees[region] = names.get(falls_on.get(region) or "", everything)
 
-    def floor(name: str) -> float:
+    least = {}
+    for name in (*(model.name for model in config.training.models), *config.reading.ensembles):
         seen = {region for model in config.members(name) for region in model.regions}
-        regions = set().union(*(sees[region] for region in seen))
-        return phantom.bayes_floor(sorted(regions), drawn.variant)
-
-    def sees_marker(name: str) -> bool:
-        seen = {region for model in config.members(name) for region in model.regions}
-        return drawn.variant == "shortcut" and not seen.isdisjoint(("whole", "hand", "erased"))
-
-    names_of_all = (*(model.name for model in config.training.models), *config.reading.ensembles)
-    return {name: floor(name) for name in names_of_all if not sees_marker(name)}
+        if drawn.variant == "shortcut" and not seen.isdisjoint(nearly_whole):
+            continue  # it sees the marker
+        shown = set().union(*(sees[region] for region in seen))
+        least[name] = phantom.bayes_floor(sorted(shown), drawn.variant)
+    return least
