@@ -39,7 +39,7 @@ from boneage.networks import backbones
 from boneage.networks.bins import make_bins
 from boneage.networks.losses import make_loss
 from boneage.networks.regressor import AgeNetwork
-from boneage.run_folder import read_array, read_arrays, read_json
+from boneage.run_folder import Stage, read_array, read_arrays, read_json
 from boneage.stages.controls import median_box_scores
 from boneage.stages.localize import Found
 from boneage.stages.plan import make_data_key, plan_keyed
@@ -441,6 +441,28 @@ def test_other_settings_lie_beside_each_other(made: Path) -> None:
         by_hand = {one["threshold"] for one in chosen if one["chosen_on"] == "configuration"}
         assert (len(chosen), by_hand) == (2 + ways, {0.1, 0.5})
     assert len(list(made.glob("attention-region2-*"))) == 1
+
+
+def test_every_region_that_is_found_has_a_file_of_its_figures(made: Path) -> None:
+    records = {path.stem: read_json(path) for path in (made / "networks").glob("regions-*.json")}
+    assert records.keys() == {path.name for path in made.glob("regions-*")}
+    for name, record in records.items():
+        stage = made / name
+        assert record["threshold"] == read_json(stage / "threshold.json")["threshold"]
+        assert record["whole_image_instead"] == int((~Found.load(Stage(stage, "")).valid).sum())
+        region = name.split("-")[1]
+        learned = [
+            read_json(path / "training.json")["validation_mae"]
+            for path in made.glob("attention-*")
+            if path.name.split("-")[1] in (region, "region1")
+        ]
+        assert record["validation_mae"] in learned
+        assert record["against"]["Wrist" if region != "hand" else "Hand"]["count"] > 0
+    pairs = read_json(made / "table-1.json")["pairs"]
+    scores = [score for pair in pairs for score in pair["scores"]]
+    for record in records.values():
+        for against in record["against"].values():
+            assert all(score in scores for score in against["sweep"])
 
 
 def test_table_1_scores_as_the_run_has_chosen(made: Path) -> None:

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from boneage.config import TRUTH, Config
-from boneage.data.samples import Samples
 from boneage.experiments.figure import COLOURS, tidy
-from boneage.experiments.networks import beside_others, localize
+from boneage.experiments.networks import beside_others, localize, record_of
 from boneage.experiments.writing import csv_text, heading, markdown_row, overlaps, picture
 from boneage.report.wording import ANNOTATED, FOUND, NOTHING, number
-from boneage.run_folder import read_json, write_json
-from boneage.stages.evaluate import localization_scores, provenance
+from boneage.run_folder import read_json
 from boneage.stages.plan import plan_keyed
 
 if TYPE_CHECKING:
@@ -102,18 +100,9 @@ def train_row(
     section = f"localization.{claim.region}"
     own = config.changed({f"{section}.{name}": value for name, value in row.changes.items()})
     stages = plan_keyed(own, beside_others(folder), data_key, (claim.region,))
-    found = stages.regions[claim.region]
-    record = folder / "networks" / f"{found.folder.name}.json"
+    record = record_of(stages.regions[claim.region], folder)
     if not record.exists():
-        localize(own, data, stages, console)
-        samples = Samples.load(stages.prepared.folder)
-        attention = stages.attention[claim.region]
-        figures = {
-            **provenance(own, samples),
-            **localization_scores(claim.region, attention, found, samples),
-            "seconds": round(attention.seconds, 1),
-        }
-        write_json(record, figures)
+        localize(own, data, stages, folder, console)
     told: dict[str, Any] = read_json(record)
     return {"label": row.label, "changes": row.changes} | told
 

@@ -15,7 +15,14 @@ from boneage.data.samples import Samples
 from boneage.experiments.rows import Row
 from boneage.pipeline import do_task, run_tasks
 from boneage.run_folder import Stage, read_json, write_json
-from boneage.stages.evaluate import age_scores, constant_error, floors, provenance, test_predictions
+from boneage.stages.evaluate import (
+    age_scores,
+    constant_error,
+    floors,
+    localization_scores,
+    provenance,
+    test_predictions,
+)
 from boneage.stages.plan import Place, RunStages, plan_keyed
 
 # Of a stage's key, so much tells folders apart.
@@ -34,13 +41,14 @@ def beside_others(folder: Path) -> Place:
 class Network:
     """The network of a row from one seed: a run that shares all stages that it can with others.
 
-    `told` is the stage of what it says, or of what the ensemble says, and `record` its file.
+    `told` is the stage of what it says, or of what the ensemble says; files of figures lie in
+    `folder`.
     """
 
     config: Config
     stages: RunStages
     told: Stage
-    record: Path
+    folder: Path
 
     @classmethod
     def of(cls, row: Row, seed: int, base: Config, folder: Path, data_key: str) -> Network:
@@ -48,7 +56,12 @@ class Network:
         config = row.config(base, seed)
         stages = plan_keyed(config, beside_others(folder), data_key, _regions(row))
         told = list(stages.ages.values())[-1]  # of an ensemble, if there is one
-        return cls(config, stages, told, folder / "networks" / f"{told.folder.name}.json")
+        return cls(config, stages, told, folder)
+
+    @property
+    def record(self) -> Path:
+        """The file of its figures."""
+        return record_of(self.told, self.folder)
 
     def train(self, data: Path, console: Console) -> dict[str, Any]:
         """Do what is missing of its run, unless its figures are there; its figures.
@@ -63,9 +76,10 @@ class Network:
         return figures
 
     def run(self, data: Path, console: Console) -> None:
-        """Do what is missing of its run."""
+        """Do what is missing of its run, and write the figures of the regions that it sees."""
         for task in run_tasks(self.config, data, self.stages, console):
             do_task(task, console)
+        _write_regions(self.config, self.stages, self.folder)
 
     def _figures(self) -> dict[str, Any]:
         told, trained = self.told, self.stages.models.values()
@@ -94,11 +108,32 @@ class Network:
         return floors(self.config, self.config.drawn, falls_on).get(list(self.stages.ages)[-1])
 
 
-def localize(config: Config, data: Path, stages: RunStages, console: Console) -> None:
-    """Train the attention networks and find the regions, where that is not done."""
+def localize(config: Config, data: Path, stages: RunStages, folder: Path, console: Console) -> None:
+    """Train the attention networks and find the regions, where that is not done; a file of each."""
     for task in run_tasks(config, data, stages, console):
         if task.command in ("prepare", "localize"):
             do_task(task, console)
+    _write_regions(config, stages, folder)
+
+
+def _write_regions(config: Config, stages: RunStages, folder: Path) -> None:
+    """Write the figures of the regions that are found, and of the networks that find them."""
+    for region in stages.needed():
+        found, attention = stages.regions[region], stages.attention[region]
+        record = record_of(found, folder)
+        if not record.exists():
+            samples = Samples.load(stages.prepared.folder)
+            figures = {
+                **provenance(config, samples),
+                **localization_scores(region, attention, found, samples),
+                "seconds": round(attention.seconds, 1),
+            }
+            write_json(record, figures)
+
+
+def record_of(stage: Stage, folder: Path) -> Path:
+    """The file of the figures of a network: the stage is its last, of what it says or finds."""
+    return folder / "networks" / f"{stage.folder.name}.json"
 
 
 def _regions(row: Row) -> tuple[str, ...] | None:

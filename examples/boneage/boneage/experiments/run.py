@@ -78,7 +78,7 @@ class Paper:
     def _find(self, changes: Mapping[str, Any]) -> RunStages:
         config = self.config.changed({**changes, **_NO_AGES})
         stages = plan_keyed(config, beside_others(self.folder), self.data_key)
-        localize(config, self.data, stages, self.console)
+        localize(config, self.data, stages, self.folder, self.console)
         return stages
 
     def table(self, number: int) -> None:
