@@ -1,6 +1,7 @@
 """Boxes: half-open x1, y1, x2, y2 in float pixels from the image's top-left corner."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from ldlcam._check import check_number, check_same_length, check_tensor, is_count
 from ldlcam._precision import upcast
 
-Size = tuple[int, int] | Tensor
+Size = Sequence[int] | Tensor
 """(height, width) in pixels: a pair for all images, or an (N, 2) tensor of one pair each."""
 
 

@@ -15,7 +15,7 @@ from ldlcam._check import (
     is_number,
 )
 from ldlcam.cam.boxes import clip_boxes, pad_boxes, scale_boxes
-from ldlcam.cam.erasing import Fill, erase_boxes
+from ldlcam.cam.erasing import Fill, check_fill, erase_boxes
 from ldlcam.cam.levelsets import levelset_boxes
 from ldlcam.cam.regions import Regions
 
@@ -120,6 +120,7 @@ class AttentionCascade(nn.Module):
             check_fraction("threshold", value)
         check_choice("component", component, ("largest", "peak"))
         check_nonnegative("margin", margin)
+        check_fill(fill, value_range)
         # So that they move, train and save with the cascade.
         self.networks = nn.ModuleList(step for step in steps if isinstance(step, nn.Module))
         self._functions = [None if isinstance(step, nn.Module) else step for step in steps]

@@ -1,11 +1,12 @@
 """Erasing what has been found, so that the next region can be."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_choice, check_number, check_same_length, check_tensor
+from ldlcam._check import check_choice, check_number, check_same_length, check_tensor, is_number
 from ldlcam.cam.boxes import proper_boxes
 
 # What takes the place of pixels: a way of drawing values, or a constant.
@@ -133,15 +134,12 @@ def _filler(
     images: Tensor, fill: Fill, value_range: tuple[float, float], seeds: Tensor | None
 ) -> Tensor:
     """What goes into the boxes, of a shape that broadcasts to the images."""
+    check_fill(fill, value_range)
     if not isinstance(fill, str):
-        check_number("fill", fill, "a number or one of 'random', 'noise', 'mean'")
         return images.new_tensor(fill)
-    check_choice("fill", fill, _FILLS)
     if fill == "mean":
         return images.mean((2, 3), keepdim=True)
     low, high = value_range
-    if not low <= high:
-        raise ValueError(f"value_range: expected (lowest, highest), got {value_range!r}")
     count = images.shape[0]
     if seeds is None:
         seeds = torch.randint(2**62, (count,), device=images.device)
@@ -149,6 +147,22 @@ def _filler(
     shape = (1, 1, 1) if fill == "random" else tuple(images.shape[1:])
     values = _uniform(seeds.to(images.device), shape)
     return (low + (high - low) * values).to(images.dtype)
+
+
+def check_fill(fill: Fill, value_range: object) -> None:
+    """Check what takes the place of what is erased, and the range of its random values.
+
+    Raises:
+        TypeError: If the fill is neither a number nor a name.
+        ValueError: If it is an unknown name, or the range is no pair in order.
+    """
+    if isinstance(fill, str):
+        check_choice("fill", fill, _FILLS)
+    else:
+        check_number("fill", fill, "a number or one of 'random', 'noise', 'mean'")
+    pair = tuple(value_range) if isinstance(value_range, Iterable) else ()
+    if not (len(pair) == 2 and all(map(is_number, pair)) and pair[0] <= pair[1]):
+        raise ValueError(f"value_range: expected (lowest, highest), got {value_range!r}")
 
 
 def _uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:

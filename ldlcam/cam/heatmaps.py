@@ -175,7 +175,8 @@ def trim_heatmaps(heatmaps: Tensor, stride: int, *, factor: int = 2) -> Tensor:
     height, width = heatmaps.shape[1:]
     # In cells: the image begins half a pixel before the first cell's centre.
     start = 0.5 - 0.5 / stride
-    box = heatmaps.new_tensor((start, start, width - start, height - start), dtype=torch.float32)
+    exact = torch.promote_types(heatmaps.dtype, torch.float32)
+    box = heatmaps.new_tensor((start, start, width - start, height - start), dtype=exact)
     size = (factor * (height - 1), factor * (width - 1))
     maps = heatmaps.unsqueeze(1)
     return crop_and_resize(maps, box.expand(maps.shape[0], 4), size, antialias=False).squeeze(1)

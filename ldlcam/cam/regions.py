@@ -130,6 +130,9 @@ def mask_boxes(masks: Tensor, *, component: Literal["largest", "all"] = "largest
 
 def _extent(used: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """First used place, the one after the last, and whether there is any, of (N, L) bool."""
+    if used.shape[1] == 0:
+        nowhere = torch.zeros(len(used), dtype=torch.long, device=used.device)
+        return nowhere, nowhere, used.any(1)
     marks = used.to(torch.uint8)
     last = used.shape[1] - marks.flip(1).argmax(1)
     return marks.argmax(1), last, used.any(1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldlcam._check import check_positive, check_tensor
+from ldlcam._check import check_number, check_positive, check_tensor
 from ldlcam._precision import upcast
 
 
@@ -48,7 +48,10 @@ class Bins(nn.Module):
 
     def __init__(self, first: float, last: float, step: float = 1.0, *, unit: str = "") -> None:
         super().__init__()
+        check_number("first", first)
+        check_number("last", last)
         check_positive("step", step)
+        first, last, step = float(first), float(last), float(step)
         steps = (last - first) / step
         if not (math.isfinite(steps) and steps > 0.5 and abs(steps - round(steps)) < 1e-6 * steps):
             raise ValueError(
@@ -255,14 +258,14 @@ class Bins(nn.Module):
                 setattr(self, name, exact.to(state_dict[key].device, torch.float32))
 
 
-def check_bins(value: object) -> None:
-    """Check that the argument `bins` is one.
+def check_bins(value: object, name: str = "bins") -> None:
+    """Check that an argument is one.
 
     Raises:
         TypeError: If it is not.
     """
     if not isinstance(value, Bins):
-        raise TypeError(f"bins: expected a Bins, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected a Bins, got {type(value).__name__}")
 
 
 def _increasing(values: Tensor) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ldlcam._check import check_count, check_mapping, check_tensor
-from ldlcam.ldl.bins import Bins
+from ldlcam.ldl.bins import Bins, check_bins
 from ldlcam.ldl.metrics import mean_absolute_error, mean_error
 from ldlcam.ldl.prediction import LabelDistribution, check_distribution
 from ldlcam.ldl.reliability import LEVELS, coverage_by_level
@@ -232,6 +232,7 @@ def plot_error_by_value(
 
     check_mapping("predictions", predictions)
     check_tensor("targets", targets, "N", "real")
+    check_bins(bands, "bands")
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     both = figure.subplots(1, 2)
     centers, edges = bands.centers.cpu(), bands.edges.cpu()
@@ -246,9 +247,8 @@ def plot_error_by_value(
                 chosen = band == index
                 if not chosen.any():
                     continue
-                value, low, high = bootstrap(
-                    metric, shown[chosen], true[chosen], level=level, resamples=500
-                )
+                told = bootstrap(metric, shown[chosen], true[chosen], level=level, resamples=500)
+                value, low, high = (number.item() for number in told)
                 axes.errorbar(
                     places[index],
                     value,

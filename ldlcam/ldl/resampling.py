@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ldlcam._check import check_count, check_open_fraction, check_tensor
 from ldlcam._precision import upcast
+from ldlcam.ldl.prediction import LabelDistribution
 
 
 class Estimate(NamedTuple):
@@ -132,6 +133,10 @@ def split_samples(
 
 
 def _count(samples: Any) -> int:
+    if not isinstance(samples, Tensor | LabelDistribution):
+        raise TypeError(
+            f"samples: expected tensors or LabelDistributions, got {type(samples).__name__}"
+        )
     shape = samples.shape if isinstance(samples, Tensor) else samples.batch_shape
     if len(shape) == 0:
         raise ValueError("samples: expected shape (N, ...), got ()")

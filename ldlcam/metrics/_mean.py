@@ -1,5 +1,6 @@
-"""What the metrics share that are means over images."""
+"""What the metrics share: states that keep their precision, and means over images."""
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -8,14 +9,30 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class MeanOverImages(Metric):
+class ExactMetric(Metric):
+    """A metric whose state stays as precise as it is when the model that has it is cast.
+
+    A sum over many images in half precision stops growing. Only `set_dtype` changes the dtype.
+    """
+
+    is_differentiable = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "ExactMetric":
+        def moved(value: Tensor) -> Tensor:
+            there = fn(value)
+            return there if there.dtype == value.dtype else value.to(there.device)
+
+        super()._apply(fn if self._dtype_convert else moved, *args, **kwargs)
+        return self
+
+
+class MeanOverImages(ExactMetric):
     """Means of all updates, each weighed by how many of its images count.
 
     The state is a sum and a count, which add up over processes. It is in float32, like those of
     torchmetrics; `set_dtype(torch.float64)` sums in float64.
     """
 
-    is_differentiable = False
     full_state_update = False
 
     total: Tensor

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from ldlcam._check import check_choice, check_count
@@ -25,7 +24,7 @@ from ldlcam.cam.metrics import (
     threshold_tensor,
 )
 from ldlcam.cam.pixel_metrics import comparable_pixels, precision_recall_area
-from ldlcam.metrics._mean import MeanOverImages
+from ldlcam.metrics._mean import ExactMetric, MeanOverImages
 
 
 class MeanIoU(MeanOverImages):
@@ -234,7 +233,7 @@ class BoxAccuracy(MeanOverImages):
         return best_of_accuracies(threshold_tensor(self.thresholds, accuracy), accuracy)
 
 
-class PixelAveragePrecision(Metric):
+class PixelAveragePrecision(ExactMetric):
     """Area under the precision-recall curve of all pixels, PxAP: `ldlcam.pixel_average_precision`.
 
     `update(heatmaps, masks, ignored=None)` takes what the function takes; from one batch to the
@@ -254,7 +253,6 @@ class PixelAveragePrecision(Metric):
         tensor(0.8333)
     """
 
-    is_differentiable = False
     higher_is_better = True
     full_state_update = False
 

@@ -188,6 +188,10 @@ def test_errors() -> None:
         AttentionCascade([brightness], threshold=0.5, margin=-0.1)
     with pytest.raises(ValueError, match="component: expected one of 'largest', 'peak', got 'all'"):
         AttentionCascade([brightness], threshold=0.5, component="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fill: expected one of 'random', 'noise', 'mean', got 'z"):
+        AttentionCascade([brightness], threshold=0.5, fill="zero")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"value_range: expected \(lowest, highest\), got \(1, 0"):
+        AttentionCascade([brightness], threshold=0.5, value_range=(1, 0))
     cascade = AttentionCascade([lambda images: images], threshold=0.5)
     with pytest.raises(ValueError, match=r"heatmaps: expected shape \(N, h, w\) with N = 2, got"):
         cascade(torch.rand(2, 1, 8, 8))

@@ -288,6 +288,8 @@ def test_errors() -> None:
         erase_boxes(images, boxes[:1])
     with pytest.raises(ValueError, match=r"value_range: expected \(lowest, highest\)"):
         erase_boxes(images, boxes, value_range=(1, 0))
+    with pytest.raises(ValueError, match=r"value_range: expected \(lowest, highest\), got 3"):
+        erase_boxes(images, boxes, value_range=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"seeds: expected shape \(N,\) with N = 2, got \(1,\)"):
         erase_boxes(images, boxes, seeds=torch.tensor([1]))
     with pytest.raises(TypeError, match="seeds: expected a tensor of integer dtype"):

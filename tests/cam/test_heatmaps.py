@@ -164,7 +164,7 @@ def test_trimmed_maps_are_read_at_their_cells_centres(
         pixels, count = stride * (cells - 1) + 1, factor * (cells - 1)
         wanted = (np.arange(count) + 0.5) * pixels / count
         maps = np.apply_along_axis(lambda row: np.interp(wanted, looks_at, row), axis, maps)  # noqa: B023
-    np.testing.assert_allclose(found.numpy(), maps, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.numpy(), maps, rtol=1e-12, atol=1e-12)
 
 
 def strided(images: Tensor, padding: str) -> Tensor:

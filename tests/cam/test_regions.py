@@ -172,3 +172,11 @@ def test_mask_at_the_maximum_keeps_the_whole_plateau() -> None:
     exact = levelset_boxes(heatmaps, 1.0, (35, 50), snap=True)
     assert torch.equal(found.boxes, exact.boxes)
     assert found.boxes.tolist() == [[0, 0, 31, 35]]
+
+
+def test_a_mask_without_pixels_has_no_box() -> None:
+    for shape in ((2, 0, 9), (2, 9, 0)):
+        for component in ("largest", "all"):
+            boxes, valid = mask_boxes(torch.zeros(shape, dtype=torch.bool), component=component)
+            assert boxes.tolist() == [[0.0] * 4] * 2
+            assert not valid.any()

@@ -2,6 +2,7 @@ import copy
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -40,6 +41,15 @@ def test_any_whole_number_of_steps_is_accepted(first: int, steps: int, step: flo
 def test_refuses_ends_that_do_not_fit(first: float, last: float, step: float) -> None:
     with pytest.raises(ValueError, match="last: expected one or more whole steps"):
         Bins(first, last, step)
+
+
+def test_ends_are_numbers_of_any_kind() -> None:
+    for kind in (int, np.float32, torch.tensor):
+        assert Bins(kind(0), kind(10)) == Bins(0, 10)
+    with pytest.raises(TypeError, match="first: expected a number, got '0'"):
+        Bins("0", 10)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="last: expected a number, got '10'"):
+        Bins(0, "10")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("step", [0, -1, float("nan")])

@@ -96,6 +96,8 @@ def test_arguments() -> None:
         plot_reliability({}, ages)
     with pytest.raises(ValueError, match="predictions: expected at least one, got none"):
         plot_error_by_value({}, ages, MONTHS)
+    with pytest.raises(TypeError, match="bands: expected a Bins, got int"):
+        plot_error_by_value({"O": ages}, ages, 5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"predictions: expected shape \(N,\) with N = 2"):
         plot_error_by_value({"O": torch.ones(3)}, ages, MONTHS)
 

@@ -77,6 +77,8 @@ class TestBootstrap:
             bootstrap(mean_error, *pairs(3), level=1.0)
         with pytest.raises(ValueError, match="resamples: expected an integer of at least 1"):
             bootstrap(mean_error, *pairs(3), resamples=0)
+        with pytest.raises(TypeError, match=r"samples: expected tensors or .*, got list"):
+            bootstrap(mean_error, [1.0, 2.0], [1.0, 2.0])
 
 
 class TestByGroup:

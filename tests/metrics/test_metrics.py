@@ -261,3 +261,35 @@ def test_sums_are_not_in_the_default_dtype(half_by_default: None) -> None:
     for value in range(300):
         metric.update(truth + value, truth)
     assert metric.compute().item() == pytest.approx(149.5)
+
+
+@by_name
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_leaves_the_sums_exact(name: str, dtype: torch.dtype) -> None:
+    case = CASES[name]
+    models = [torch.nn.ModuleList([case.make()]) for _ in range(2)]
+    models[0].to(dtype)
+    half, plain = (model[0] for model in models)
+    assert isinstance(half, Metric)
+    assert isinstance(plain, Metric)
+    for batch in batches(name, LENGTHS):
+        half.update(*batch)
+        plain.update(*batch)
+    models[0].to(dtype)
+    for found, expected in zip(
+        half.metric_state.values(), plain.metric_state.values(), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    same(half.compute(), plain.compute())
+
+
+def test_only_set_dtype_changes_the_sums() -> None:
+    model = torch.nn.ModuleList([MeanAbsoluteError()])
+    metric = model[0]
+    assert isinstance(metric, MeanAbsoluteError)
+    metric.set_dtype(torch.float64)
+    model.to(torch.bfloat16)
+    assert metric.total.dtype == torch.float64
+    metric.reset()
+    assert metric.total.dtype == torch.float64
+    assert model.to("meta")[0].total.device.type == "meta"
