@@ -44,7 +44,8 @@ def levelset_boxes(
     With `snap=False` the map is the continuous surface and the box is exact in sub-pixels: the
     answer that pixels converge to as they get smaller. It is differentiable in the map and the
     threshold. With `snap=True` the map is the pixel grid: pixels whose centres reach the threshold,
-    connected at sides and corners, and the box is theirs, in whole pixels, without gradient.
+    connected at sides and corners, and the box is theirs, in whole pixels, without gradient. One
+    that equals the threshold but for rounding may fall on either side of it.
 
     Components are labelled in as many rounds as their shapes need, so that any shape is labelled
     right. The device is asked after each; compiled or exported, the rounds are a loop of the graph.
