@@ -35,6 +35,7 @@ from boneage.experiments.rows import (
     Row,
 )
 from boneage.experiments.run import _NO_AGES, WRITERS, Paper
+from boneage.experiments.writing import markdown_row
 from boneage.networks import backbones
 from boneage.networks.bins import make_bins
 from boneage.networks.losses import make_loss
@@ -294,12 +295,16 @@ def test_what_cannot_be_made_is_refused_before_anything_is_trained(tmp_path: Pat
     backbones = "experiments.backbones=[tf_efficientnet_lite0,resnot50]"
     with pytest.raises(UserError, match="'resnot50': timm has no network of that name"):
         _paper(tmp_path, backbones).table(2)
-    with pytest.raises(UserError, match=r"Table I: .*boxes\.csv has no boxes to score by"):
+    with pytest.raises(UserError, match=r"Table I: .*boxes\.csv has no boxes of two"):
         _paper(tmp_path / "plain", "phantom.boxed=0").table(1)
     assert not list(tmp_path.rglob("model-*")) + list(tmp_path.rglob("attention-*"))
     for twice in ("seeds=[0,0]", "sizes=[112,112]"):
         with pytest.raises(UserError, match="each value once"):
             load_config("smoke", [f"experiments.{twice}"])
+
+
+def test_a_bar_in_an_id_ends_no_cell() -> None:
+    assert markdown_row("hand|7", 1.5) == r"| hand\|7 | 1.5 |"
 
 
 def test_a_claim_without_boxes_is_a_table_all_the_same() -> None:
@@ -314,6 +319,7 @@ def test_a_claim_without_boxes_is_a_table_all_the_same() -> None:
     results = {**said, "command": "boneage claim hand", "rows": [row]}
     lines = claim_page(results).splitlines()
     assert [line.count("|") for line in lines if line.startswith("|")] == [4, 4, 4]
+    assert not any("one box" in line for line in lines)
     assert claim_csv(results).splitlines() == [
         "label,validation_mae,threshold",
         "65 px,30.0000,0.2000",

@@ -177,6 +177,13 @@ def test_covariates_are_numbers_or_unknown(data_set: MakeData) -> None:
         assert message in refusal(folder, covariates=("age",))
 
 
+@pytest.mark.parametrize(("column", "meaning"), [("boneage", "age"), ("male", "sex"), ("id", "id")])
+def test_what_has_a_meaning_is_no_covariate(data_set: MakeData, column: str, meaning: str) -> None:
+    folder = data_set("1377,180,True", "1378,12,False")
+    message = f"the covariate {column} is the column of the {meaning}"
+    assert message in refusal(folder, covariates=(column,))
+
+
 @pytest.mark.parametrize(("oldest", "asked"), [(20, True), (21, False)])
 def test_ages_that_look_like_years_are_asked_about(
     data_set: MakeData, oldest: int, asked: bool

@@ -200,7 +200,8 @@ def find_columns(
         needed: What has to be there; what is not need not be.
 
     Raises:
-        ValueError: If one that is needed is not there, or there are several.
+        ValueError: If one that is needed is not there, or there are several, or one of them is a
+            covariate too: a network that is told the age learns nothing else.
     """
     found: dict[str, str] = {}
     missing = []
@@ -220,6 +221,9 @@ def find_columns(
     if missing:
         has = ", ".join(header) or "nothing"
         raise ValueError(f"no column for the {' or the '.join(missing)} (its header: {has})")
+    for meaning, name in found.items():
+        if name in table.covariates:
+            raise ValueError(f"the covariate {name} is the column of the {meaning}")
     return found
 
 

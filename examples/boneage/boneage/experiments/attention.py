@@ -113,12 +113,17 @@ def claim_page(results: dict[str, Any]) -> str:
     names = _annotated(results)
     titles = [f"{ANNOTATED[name]}: mean IoU / AP50" for name in names]
     data = rows[0]["data"]
+    control = (
+        " The one box is the median of the annotated ones that chose the threshold: it learns "
+        "nothing."
+        if names
+        else ""
+    )
     lines = [
         *heading(results),
         f"{data['name']}, {data['images']} images; the network that finds the region "
         f'"{FOUND[region]}". The paper says: {results["said"]} The error is that of the age at '
-        "the network's highest output, on the validation images, in months. The one box is the "
-        "median of the annotated ones that chose the threshold: it learns nothing.",
+        f"the network's highest output, on the validation images, in months.{control}",
         "",
         markdown_row("", "validation error", *titles, "threshold"),
         "|---|---:|" + "---:|" * (len(names) + 1),

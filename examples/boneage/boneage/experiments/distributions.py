@@ -89,8 +89,8 @@ def learned_page(results: dict[str, Any]) -> str:
     lines = [
         *heading(results),
         f"{results['data']['name']}, {results['data']['parts']['test']} test images; networks that "
-        f"see the hand, from seed {results['seed']}. Drawn: four of the images, each in a column; "
-        "its distribution, the label, and the true age.",
+        f"see the hand, from seed {results['seed']}. Drawn: {len(images)} of the images, each in a "
+        "column; its distribution, the label, and the true age.",
         "",
         picture(results),
         "",

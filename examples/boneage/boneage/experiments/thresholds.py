@@ -80,13 +80,15 @@ def check_boxes(data: Path) -> None:
     """Refuse a data set that has nothing to score regions by.
 
     Raises:
-        UserError: If it has no boxes.
+        UserError: If it has no boxes, or those of one image alone: some choose the threshold.
     """
     path = data / "boxes.csv"
     boxes = read_boxes(path) if path.exists() else {}
     names = dict.fromkeys(name for names in TRUTH.values() for name in names)
-    if not any(boxes.get(name) for name in names):
-        raise UserError(f"Table I: {path} has no boxes to score by, of {', '.join(names)}")
+    if not any(len(boxes.get(name, ())) > 1 for name in names):
+        raise UserError(
+            f"Table I: {path} has no boxes of two images or more to score by, of {', '.join(names)}"
+        )
 
 
 def threshold_table(config: Config, ways: Mapping[str, RunStages]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ def heading(results: dict[str, Any]) -> list[str]:
 
 
 def markdown_row(*cells: Any) -> str:
-    """A row of a table."""
-    return f"| {' | '.join(map(str, cells))} |"
+    """A row of a table; a bar within a cell does not end it."""
+    told = (str(cell).replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(told)} |"
 
 
 def overlaps(mean_iou: float, ap50: float) -> str:
