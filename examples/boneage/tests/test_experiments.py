@@ -178,8 +178,8 @@ def test_controls_are_trained_each_on_a_phantom_of_its_own(tmp_path: Path) -> No
         assert record["data"]["name"] == f"phantom ({name})"
         by_variant.setdefault(name, []).append(record)
     assert {name: len(records) for name, records in by_variant.items()} == dict.fromkeys(
-        ("default", "swapped", "no-age", "shortcut"), 4
-    )
+        ("default", "swapped", "no-age", "shortcut"), 4 + 3
+    )  # four networks that tell ages, and one for each of three regions
     # Nothing can be read from the films of the third: the floor is the error of one age for all.
     floors = {row["series"]: row["floor"] for row in results["rows"] if row["label"] == "O"}
     assert floors["no-age"] > 30 > 5 > floors["default"]
@@ -237,6 +237,41 @@ def test_intervals_are_told_with_their_width_and_what_the_paper_says() -> None:
     assert "\nThe paper finds the error not sensitive to it, and takes 15.\n" in page
     first, second = csv.DictReader(write_csv(results).splitlines())
     assert (first["width90"], second["width90"]) == ("", "41.6000")
+
+
+def test_a_page_says_where_regions_were_not_found() -> None:
+    config = load_config("smoke", ["experiments.deltas=[5, 15]"])
+    experiment = EXPERIMENTS["claim-delta"](config)
+    lost = {"region1": 2, "region2": 9}
+    networks = [[_figures(9, 8)], [_figures(9, 8, whole_image_instead=lost)]]
+    results = summarize(experiment, networks, [None] * 2, config) | {"command": "boneage"}
+    told = "whole image stands for it; of 9 images: delta 15: Region 1 in 2, Region 2 in 9.\n"
+    assert told in write_page(results)
+    found = summarize(experiment, [networks[0]] * 2, [None] * 2, config) | {"command": "boneage"}
+    assert "stands for it" not in write_page(found)
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        (("whole", "hand"), {}),
+        (("hand", "region1", "erased"), {"region1": 3}),
+        (("region1", "region2"), {"region1": 3, "region2": 5}),
+    ],
+)
+def test_networks_know_where_their_regions_were_not_found(
+    seen: tuple[Region, ...], told: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = {"hand": 0, "region1": 3, "region2": 5}
+
+    def load(stage: Stage) -> Found:
+        region = stage.folder.name.split("-")[1]
+        return Found(np.zeros((9, 4)), np.arange(9) >= lost[region])
+
+    monkeypatch.setattr(Found, "load", load)
+    row = Row("some", regions=seen)
+    network = Network.of(row, 0, load_config("smoke", SMALL), Path("somewhere"), "key")
+    assert network._not_found() == told
 
 
 def test_what_the_paper_has_of_other_rows_is_told() -> None:

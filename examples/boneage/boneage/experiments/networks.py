@@ -23,6 +23,7 @@ from boneage.stages.evaluate import (
     provenance,
     test_predictions,
 )
+from boneage.stages.localize import Found
 from boneage.stages.plan import Place, RunStages, plan_keyed
 
 # Of a stage's key, so much tells folders apart.
@@ -90,12 +91,20 @@ class Network:
             "seed": self.config.training.models[0].seed,
             "prepared": self.stages.prepared.folder.name,
             **age_scores(self.config, samples, told),
+            "whole_image_instead": self._not_found(),
             "floor": self._floor(),
             "constant": constant_error(samples),
             "months": _line(test_predictions(told, rows)["months"]),
             "truth": _line(samples.months[rows]),
             "seconds": {"training": round(sum(stage.seconds for stage in trained), 1)},
         }
+
+    def _not_found(self) -> dict[str, int]:
+        """In how many images a region that it sees was not found, if in any."""
+        seen = {name for model in self.config.training.models for name in model.regions}
+        found = {name: stage for name, stage in self.stages.regions.items() if name in seen}
+        counts = {name: int((~Found.load(stage).valid).sum()) for name, stage in found.items()}
+        return {name: count for name, count in counts.items() if count}
 
     def _floor(self) -> float | None:
         """The least error that could be reached, which only of the phantom is known, if at all."""

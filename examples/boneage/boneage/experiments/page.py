@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from boneage.experiments.writing import csv_text, heading, markdown_row, picture
-from boneage.report.wording import NOTHING, duration, interval, number, percent
+from boneage.report.wording import FOUND, NOTHING, duration, interval, number, percent
 
 _COLUMNS = (
     *("label", "series", "published", "mae", "floor", "constant", "rmse", "cs6", "cs12", "crps"),
@@ -47,6 +47,7 @@ def write_page(results: dict[str, Any]) -> str:
         "",
         *([results["said"], ""] if results["said"] else []),
         *_choice(results),
+        *_not_found(results),
         "Gain: how many months less a row errs than the first row of the same data; in its row, "
         "than the same label in the first series; as a variation, than the row of the same series "
         "that is named. Differences are paired over the images, with 95% bootstrap intervals, "
@@ -84,6 +85,25 @@ def _choice(results: dict[str, Any]) -> list[str]:
     return [
         f"{told}: on the test images it saves {percent(saved)} of the error of {first['label']} "
         f"({percent(low)} to {percent(high)}).",
+        "",
+    ]
+
+
+def _not_found(results: dict[str, Any]) -> list[str]:
+    """Of which regions a row has not seen all, but the whole image in their place."""
+    lines = []
+    for row in results["rows"]:
+        counts = row.get("whole_image_instead", {})
+        told = [f"{FOUND[name]} in {count}" for name, count in counts.items()]
+        if told:
+            series = f" ({row['series']})" if row["series"] else ""
+            lines.append(f"{row['label']}{series}: {', '.join(told)}")
+    if not lines:
+        return []
+    total = results["data"]["images"]
+    return [
+        f"Where a region was not found, the whole image stands for it; of {total} images: "
+        f"{'; '.join(lines)}.",
         "",
     ]
 
