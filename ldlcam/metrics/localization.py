@@ -24,7 +24,8 @@ from ldlcam.cam.metrics import (
     threshold_tensor,
 )
 from ldlcam.cam.pixel_metrics import comparable_pixels, precision_recall_area
-from ldlcam.metrics._mean import ExactMetric, MeanOverImages
+from ldlcam.metrics._exact import ExactMetric
+from ldlcam.metrics._mean import MeanOverImages
 
 
 class MeanIoU(MeanOverImages):

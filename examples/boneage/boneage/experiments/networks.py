@@ -103,7 +103,7 @@ class Network:
         """In how many images a region that it sees was not found, if in any."""
         seen = {name for model in self.config.training.models for name in model.regions}
         found = {name: stage for name, stage in self.stages.regions.items() if name in seen}
-        counts = {name: int((~Found.load(stage).valid).sum()) for name, stage in found.items()}
+        counts = {name: Found.load(stage).whole_image_instead for name, stage in found.items()}
         return {name: count for name, count in counts.items() if count}
 
     def _floor(self) -> float | None:

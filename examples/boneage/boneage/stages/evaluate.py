@@ -132,7 +132,7 @@ def localization_scores(
         "chosen_on": chosen["chosen_on"],
         "nearest": chosen["nearest"],
         "falls_on": chosen["falls_on"],
-        "whole_image_instead": int((~found.valid).sum()),
+        "whole_image_instead": found.whole_image_instead,
         "validation_mae": read_json(attention / "training.json")["validation_mae"],
         "against": against,
     }

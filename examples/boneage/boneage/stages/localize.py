@@ -44,6 +44,11 @@ class Found:
         """Read the boxes that the stage wrote."""
         return cls(**read_arrays(stage / "regions.npz"))
 
+    @property
+    def whole_image_instead(self) -> int:
+        """In how many images nothing was found, so that the whole image stands for it."""
+        return int((~self.valid).sum())
+
     def of(self, rows: slice | np.ndarray) -> Regions:
         """Those of some images, as tensors."""
         return Regions(torch.from_numpy(self.boxes[rows]), torch.from_numpy(self.valid[rows]))

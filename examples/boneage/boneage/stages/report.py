@@ -173,7 +173,7 @@ def _quality(samples: Samples, found: Mapping[str, Found]) -> dict[str, dict[str
         border = (x1 <= 0) | (y1 <= 0) | (x2 >= width) | (y2 >= height)
         share = (x2 - x1) * (y2 - y1) / (width * height)
         rows[region] = {
-            "missing": int((~regions.valid).sum()),
+            "missing": regions.whole_image_instead,
             "border": int((border & regions.valid).sum()),
             "share": float(np.median(share[regions.valid])) if regions.valid.any() else None,
         }
