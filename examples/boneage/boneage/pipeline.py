@@ -52,11 +52,16 @@ def run(config: Config, folder: Path, console: Console, *, until: str = "report"
     last = STAGES.index(until)
     data = open_folder(config, config.backbones, folder, console)
     stages = plan_stages(config, folder, data)
-    # Only now, so that a refused command leaves a run's own configuration alone.
+    preparing, *others = run_tasks(config, data, stages, console)
+    if not (folder / "plan.json").exists():
+        write_config(config, folder)
+    # What is refused, a command or its data set, leaves a run that is there as it was.
+    with stages.prepared.kept_unless_done():
+        do_task(preparing, console)
     write_config(config, folder)
     _forget_results(folder, stages)
     write_json(folder / "plan.json", stages.keys())
-    for task in run_tasks(config, data, stages, console):
+    for task in others:
         if STAGES.index(task.command) <= last:
             do_task(task, console)
     if last >= STAGES.index("evaluate"):

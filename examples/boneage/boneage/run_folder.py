@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -75,9 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_drafts(folder: Path, *, below: bool = False) -> None:
     """Remove what killed runs left half written in a folder, and if asked for in those below it."""
-    with writing(folder):
-        for path in (folder.rglob if below else folder.glob)(f"{_DRAFT}*"):
-            path.unlink()
+    _remove(folder, list((folder.rglob if below else folder.glob)(f"{_DRAFT}*")))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -178,6 +176,28 @@ class Stage:
         marker = {"key": self.key, "done": True, "seconds": seconds, "files": self._sizes()}
         write_json(self / _MARKER, marker)
 
+    @contextlib.contextmanager
+    def kept_unless_done(self) -> Iterator[None]:
+        """A finished stage stands until the block has finished it by another key.
+
+        A block that raises leaves it as it was.
+        """
+        marker = self._marker()
+        if not marker.get("done") or marker.get("key") == self.key:
+            yield
+            return
+        aside = self.folder.with_name(f"{_DRAFT}{self.folder.name}")
+        with writing(self.folder):
+            os.replace(self.folder, aside)
+        try:
+            yield
+        except BaseException:
+            with writing(self.folder):
+                shutil.rmtree(self.folder, ignore_errors=True)
+                os.replace(aside, self.folder)
+            raise
+        _remove(aside.parent, [aside])
+
     @property
     def seconds(self) -> float:
         """How long the stage took."""
@@ -207,12 +227,14 @@ class Stage:
         if old:
             # The marker outlives the files: an interruption here leaves a folder to be emptied.
             write_json(self / _MARKER, _NO_KEY)
-            self._remove(old)
+            _remove(self.folder, old)
 
-    def _remove(self, paths: Iterator[Path] | list[Path]) -> None:
-        with writing(self.folder):
-            for path in paths:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+
+def _remove(folder: Path, paths: Iterable[Path]) -> None:
+    """Remove files and folders from within a folder."""
+    with writing(folder):
+        for path in paths:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)

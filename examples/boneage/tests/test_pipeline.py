@@ -504,6 +504,20 @@ def test_a_refused_command_leaves_the_run_as_it_was(copied: Path) -> None:
     assert (copied / "config.yaml").read_bytes() == before
 
 
+def test_a_refused_data_set_leaves_the_run_as_it_was(
+    copied: Path, data_set: Callable[..., Path]
+) -> None:
+    def written() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+
+    before = written()
+    wrong = load_config("smoke", [f"data={data_set('1,100,True', '2,none,False')}"])
+    with pytest.raises(UserError, match="'none'"):
+        run(wrong, copied, QUIET)
+    assert written() == before
+    assert open_model(copied).name == "H+R1+R2"
+
+
 def test_a_run_prepared_otherwise_since_is_not_predicted_with(copied: Path) -> None:
     run(load_config("smoke", ["contrast=local"]), copied, QUIET, until="prepare")
     with pytest.raises(UserError, match="not done with the run's present settings"):

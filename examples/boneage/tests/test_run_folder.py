@@ -20,6 +20,7 @@ from boneage.run_folder import (
     read_array,
     read_arrays,
     read_json,
+    remove_drafts,
     write_json,
 )
 
@@ -290,6 +291,38 @@ def test_a_marker_without_key_or_end_is_not_done(tmp_path: Path, content: str) -
     stage.begin()
     stage.finish(1)
     assert stage.done
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_a_finished_stage_stands_until_another_has_ended(tmp_path: Path, error: type) -> None:
+    old, new = Stage(tmp_path / "prepare", "old"), Stage(tmp_path / "prepare", "new")
+    old.begin()
+    write_json(old / "old.json", 1)
+    old.finish(1)
+
+    def fill(*, refused: bool) -> None:
+        with new.kept_unless_done():
+            new.begin()
+            write_json(new / "new.json", 2)
+            if refused:
+                raise error
+            new.finish(1)
+
+    with pytest.raises(error):
+        fill(refused=True)
+    assert old.done
+    assert left_in(tmp_path) == ["prepare"]
+    assert left_in(old.folder) == ["done.json", "old.json"]
+    fill(refused=False)
+    assert new.done
+    assert left_in(tmp_path) == ["prepare"]
+    assert left_in(new.folder) == ["done.json", "new.json"]
+
+
+def test_what_a_killed_run_had_put_aside_is_removed(tmp_path: Path) -> None:
+    write_json(tmp_path / ".draft-prepare" / "below" / ".draft-1.json", 1)
+    remove_drafts(tmp_path, below=True)
+    assert left_in(tmp_path) == []
 
 
 def test_a_marker_of_an_older_run_still_counts(tmp_path: Path) -> None:
