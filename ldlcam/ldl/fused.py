@@ -14,31 +14,17 @@ import torch
 from torch import Tensor
 
 from ldlcam._precision import upcast, without_autocast
-from ldlcam.ldl.bins import Bins
-from ldlcam.ldl.log_labels import FAR, log_labels, lowest_log, refuse_outside
-from ldlcam.ldl.loss_parts import distance_between, distance_slope, mean_step, weighed
+from ldlcam.ldl.log_labels import refuse_outside
+from ldlcam.ldl.loss_parts import Criterion, distance_between, distance_slope, weighed
+from ldlcam.ldl.row_labels import RowLabels, label_logs
 
 # What one step over rows takes in: on the CPU a share of the cores' caches, elsewhere enough to
 # keep the device busy.
 _CHUNK_BYTES = {"cpu": 1280 * 1024}
 _CHUNK_BYTES_ELSEWHERE = 2**26
 
-# In steps of the bins: for a narrower label, what rounding does to the place of the nearest bin is
-# no small part of sigma, and the label's logs would overflow.
-_NARROW = 0.1
-
 # Finite, also when multiplied by a weight.
 _HUGE = 1e30
-
-
-class Criterion(NamedTuple):
-    """What each row is judged by: a distance, and the divergence from a Gaussian label."""
-
-    bins: Bins
-    sigma: float
-    ends: str = "renormalize"
-    reverse: bool = False
-    distance: str = "l1"
 
 
 class RowTerms(NamedTuple):
@@ -58,6 +44,8 @@ def row_terms(
     of_distance: Tensor,
     of_divergence: Tensor,
     criterion: Criterion,
+    sigmas: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> RowTerms:
     """Distance and divergence of each row, and their weighted sum, which has the gradient.
 
@@ -67,6 +55,8 @@ def row_terms(
         of_distance: Weight (N,) of each row's distance.
         of_divergence: Weight (N,) of each row's divergence.
         criterion: What rows are judged by.
+        sigmas: Standard deviations (N,) of rows' own labels, instead of the criterion's.
+        given: Labels (N, K), each row summing to 1, instead of Gaussian ones.
 
     Returns:
         The terms; `distances` and `divergences` have no gradient of their own.
@@ -75,10 +65,11 @@ def row_terms(
         # Once for all rows: it waits for the device.
         refuse_outside(target, criterion.bins)
         criterion = criterion._replace(ends="renormalize")
-    others = (target, of_distance, of_divergence)
+    others = (target, of_distance, of_divergence, sigmas, given)
+    learned = any(other is not None and other.requires_grad for other in others)
     # A compiler fuses the rows by itself; and only the logits' gradient is written out below.
-    if torch.compiler.is_compiling() or any(other.requires_grad for other in others):
-        distances, divergences = as_it_reads(logits, target, criterion)
+    if torch.compiler.is_compiling() or learned:
+        distances, divergences = as_it_reads(logits, target, criterion, sigmas, given)
         weighted = weighed(distances, of_distance) + weighed(divergences, of_divergence)
         return RowTerms(weighted.sum(), weighted, distances.detach(), divergences.detach())
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
@@ -86,23 +77,33 @@ def row_terms(
     return RowTerms(*results[:4])
 
 
-def as_it_reads(logits: Tensor, target: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor]:
+def as_it_reads(
+    logits: Tensor,
+    target: Tensor,
+    criterion: Criterion,
+    sigmas: Tensor | None = None,
+    given: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Distance and divergence (N,) of each row, differentiable by autograd."""
-    probs, expectations, gaps, labels = _terms_as_they_read(logits, target, criterion)
+    logs = label_logs(target, criterion, sigmas, given)
+    probs, expectations, gaps, labels = _terms_as_they_read(logits, logs, criterion)
     distances = distance_between(expectations, target, criterion.distance, criterion.bins)
     divergences = (probs * gaps).sum(-1) if criterion.reverse else -(labels * gaps).sum(-1)
     return distances, divergences
 
 
 def _gradient_as_it_reads(
+    criterion: Criterion,
     logits: Tensor,
     target: Tensor,
     of_distance: Tensor,
     of_divergence: Tensor,
-    criterion: Criterion,
+    sigmas: Tensor | None,
+    given: Tensor | None,
 ) -> Tensor:
     """Gradient (N, K) of the terms' weighted sum, itself differentiable by autograd."""
-    probs, expectations, gaps, labels = _terms_as_they_read(logits, target, criterion)
+    logs = label_logs(target, criterion, sigmas, given)
+    probs, expectations, gaps, labels = _terms_as_they_read(logits, logs, criterion)
     centers = criterion.bins.centers_as(probs.dtype, probs.device)
     slope = of_distance * distance_slope(expectations - target, criterion.distance, criterion.bins)
     of_distances = slope[:, None] * probs * (centers - expectations[:, None])
@@ -114,18 +115,16 @@ def _gradient_as_it_reads(
 
 
 def _terms_as_they_read(
-    logits: Tensor, target: Tensor, criterion: Criterion
+    logits: Tensor, logs: Tensor, criterion: Criterion
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Probabilities, expectations (N,), log-probabilities less the label's, and labels."""
-    bins, reverse = criterion.bins, criterion.reverse
     log_probs = upcast(logits).log_softmax(-1)
     probs = log_probs.exp()
-    logs, _ = log_labels(target, bins, criterion.sigma, ends=criterion.ends, floor=not reverse)
     gaps = log_probs - logs
-    if reverse:
+    if criterion.reverse:
         # What is not predicted adds nothing, however unlikely it is said to be.
         gaps = torch.where(probs > 0, gaps, 0)
-    expectations = (probs * bins.centers_as(probs.dtype, probs.device)).sum(-1)
+    expectations = (probs * criterion.bins.centers_as(probs.dtype, probs.device)).sum(-1)
     return probs, expectations, gaps, logs.exp()
 
 
@@ -138,6 +137,8 @@ class _Fused(torch.autograd.Function):
         target: Tensor,
         of_distance: Tensor,
         of_divergence: Tensor,
+        sigmas: Tensor | None,
+        labels: Tensor | None,
         criterion: Criterion,
         with_gradient: bool,
     ) -> tuple[Tensor, ...]:
@@ -148,7 +149,9 @@ class _Fused(torch.autograd.Function):
             dtype=torch.promote_types(logits.dtype, torch.float32),
         )
         with without_autocast(logits.device.type):
-            sums = _go_over_rows(logits, target, of_distance, of_divergence, criterion, gradient)
+            label = RowLabels.of(target, criterion, sigmas, labels)
+            rows = _Rows(logits, target, of_distance, of_divergence, label)
+            sums = _go_over_rows(rows, criterion, gradient)
         expectations, divergences = _terms(sums, criterion)
         distances = distance_between(expectations, target, criterion.distance, criterion.bins)
         weighted = weighed(distances, of_distance) + weighed(divergences, of_divergence)
@@ -162,22 +165,25 @@ class _Fused(torch.autograd.Function):
         target: Tensor,
         of_distance: Tensor,
         of_divergence: Tensor,
+        sigmas: Tensor | None,
+        labels: Tensor | None,
         criterion: Criterion,
         with_gradient: bool,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Many batches are one: no row depends on another."""
         many = info.batch_size
-        given = [
-            (each.expand(many, *each.shape) if dim is None else each.movedim(dim, 0))
-            for each, dim in zip(
-                (logits, target, of_distance, of_divergence), in_dims, strict=False
-            )
-        ]
-        count, bins = given[0].shape[1:]
-        flat = [each.flatten(0, 1) for each in given]
+
+        def as_one(each: Tensor | None, dim: int | None) -> Tensor | None:
+            if each is None:
+                return None
+            each = each.expand(many, *each.shape) if dim is None else each.movedim(dim, 0)
+            return each.flatten(0, 1)
+
+        given = (logits, target, of_distance, of_divergence, sigmas, labels)
+        flat = [as_one(*each) for each in zip(given, in_dims, strict=False)]
         _, *rows, gradient = _Fused.apply(*flat, criterion, with_gradient)
-        rows = [each.reshape(many, count) for each in rows]
-        gradient = gradient.reshape(many, count if with_gradient else 0, bins)
+        rows = [each.unflatten(0, (many, -1)) for each in rows]
+        gradient = gradient.reshape(many, len(gradient) // many, gradient.shape[1])
         return (rows[0].sum(1), *rows, gradient), (0,) * 5
 
     @staticmethod
@@ -193,11 +199,11 @@ class _Fused(torch.autograd.Function):
         ctx: Any, of_total: Tensor | None, of_weighted: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         """The gradient that is there already, times that of the results."""
-        logits, target, of_distance, of_divergence, gradient = ctx.saved_tensors
+        *given, gradient = ctx.saved_tensors
+        logits = given[0]
         if torch.is_grad_enabled():
             # It is to be differentiated again.
-            given = (logits, target, of_distance, of_divergence, ctx.criterion)
-            gradient = _gradient_as_it_reads(*given)
+            gradient = _gradient_as_it_reads(ctx.criterion, *given)
         if of_weighted is not None:
             scale = of_weighted if of_total is None else of_total + of_weighted
             return (gradient * scale[:, None]).to(logits.dtype), *_NONE
@@ -219,29 +225,21 @@ def _is_one(number: Tensor) -> bool:
 
 
 # The other arguments have no gradient here.
-_NONE = (None,) * 5
+_NONE = (None,) * 7
 
 
-def _go_over_rows(
-    logits: Tensor,
-    target: Tensor,
-    of_distance: Tensor,
-    of_divergence: Tensor,
-    criterion: Criterion,
-    gradient: Tensor,
-) -> "_Sums":
+def _go_over_rows(rows: "_Rows", criterion: Criterion, gradient: Tensor) -> "_Sums":
     """What rows add up to; and write their gradient (N, K), unless that is empty (0, K)."""
-    steps = _steps(logits)
-    given = _Given.of(logits, target, of_distance, of_divergence, criterion)
-    sums = gradient.new_empty(len(_Sums._fields), len(logits))
+    steps = _steps(rows.logits)
+    sums = gradient.new_empty(len(_Sums._fields), len(rows.logits))
     centers = criterion.bins.centers_as(gradient.dtype, gradient.device)
     for some, own, (pull, room) in zip(
-        given.split(steps),
+        rows.split(steps),
         sums.split_with_sizes(steps, 1),
-        _rooms(gradient, steps, logits.shape[1]),
+        _rooms(gradient, steps, len(centers)),
         strict=True,
     ):
-        _write_logs(some, criterion, centers, room)
+        some.label.write_logs(criterion, centers, room)
         _add_up(some, criterion, centers, pull, room, own)
         if len(gradient):
             _write_gradient(some, criterion, centers, pull, room, _Sums(*own))
@@ -273,59 +271,26 @@ def _terms(sums: _Sums, criterion: Criterion) -> tuple[Tensor, Tensor]:
     return sums.moments / sums.exps, divergences
 
 
-class _Given(NamedTuple):
+class _Rows(NamedTuple):
     """What is known of rows beforehand."""
 
     logits: Tensor
-    """(n, K), all else (n,)."""
+    """(n, K), the next three (n,)."""
     target: Tensor
     of_distance: Tensor
     of_divergence: Tensor
-    held: Tensor
-    """The target, held within reach of the bins."""
-    peaks: Tensor
-    """Minus the log of the usual label's density at the bin nearest to the target."""
+    label: RowLabels
 
-    @classmethod
-    def of(
-        cls,
-        logits: Tensor,
-        target: Tensor,
-        of_distance: Tensor,
-        of_divergence: Tensor,
-        criterion: Criterion,
-    ) -> "_Given":
-        bins, sigma = criterion.bins, criterion.sigma
-        held = target.clamp(bins.first - FAR * sigma, bins.last + FAR * sigma)
-        step = mean_step(bins)
-        nearest = ((held - bins.first) / step).round().clamp(0, len(bins) - 1)
-        peaks = (bins.first + step * nearest - held).square() / (2 * sigma**2)
-        return cls(logits, target, of_distance, of_divergence, held, peaks)
-
-    def split(self, steps: list[int]) -> Iterator["_Given"]:
+    def split(self, steps: list[int]) -> Iterator["_Rows"]:
         """A few rows at a time, in full precision."""
-        for logits, *others in zip(*(each.split_with_sizes(steps) for each in self), strict=True):
-            yield _Given(upcast(logits), *others)
-
-
-def _write_logs(given: _Given, criterion: Criterion, centers: Tensor, logs: Tensor) -> None:
-    """Write logs (n, K) of the labels, but for a number (n,); the highest is about 0."""
-    bins, sigma, floor = criterion.bins, criterion.sigma, not criterion.reverse
-    if criterion.ends != "renormalize" or sigma < _NARROW * mean_step(bins):
-        logs.copy_(log_labels(given.held, bins, sigma, ends=criterion.ends, floor=floor)[0])
-        return
-    # The usual ones once more, in as few steps as will do.
-    torch.sub(centers, given.held[:, None], out=logs)
-    torch.addcmul(given.peaks[:, None], logs, logs, value=-1 / (2 * sigma**2), out=logs)
-    if not bins.uniform:
-        logs.add_(bins.edges_as(logs.dtype, logs.device).diff().log())
-        logs.sub_(logs.amax(-1, keepdim=True))
-    if floor:
-        logs.clamp_(min=lowest_log(logs))
+        *numbers, label = self
+        parts = (each.split_with_sizes(steps) for each in numbers)
+        for logits, *others in zip(*parts, label.split(steps), strict=True):
+            yield _Rows(upcast(logits), *others)
 
 
 def _add_up(
-    given: _Given,
+    rows: _Rows,
     criterion: Criterion,
     centers: Tensor,
     pull: Tensor,
@@ -338,7 +303,7 @@ def _add_up(
     Afterwards `room` has those of the logits, `pull` the labels, or in reverse the gaps.
     """
     sums = _Sums(*into)
-    logits, labels = given.logits, torch.exp(room, out=pull)
+    logits, labels = rows.logits, torch.exp(room, out=pull)
     torch.sum(labels, -1, out=sums.labels)
     if criterion.reverse:
         # What is not predicted adds nothing, however unlikely it is said to be: no 0 * inf.
@@ -355,7 +320,7 @@ def _add_up(
 
 
 def _write_gradient(
-    given: _Given,
+    rows: _Rows,
     criterion: Criterion,
     centers: Tensor,
     pull: Tensor,
@@ -363,9 +328,9 @@ def _write_gradient(
     sums: _Sums,
 ) -> None:
     """Write the gradient of the terms' weighted sum into `pull`, from what `_add_up` left."""
-    expectations, of_divergence = sums.moments / sums.exps, given.of_divergence
-    errors = expectations - given.target
-    slope = distance_slope(errors, criterion.distance, criterion.bins) * given.of_distance
+    expectations, of_divergence = sums.moments / sums.exps, rows.of_divergence
+    errors = expectations - rows.target
+    slope = distance_slope(errors, criterion.distance, criterion.bins) * rows.of_distance
     of_centers = (slope / sums.exps)[:, None]
     if criterion.reverse:
         level = (of_divergence * sums.gaps - slope * sums.moments) / sums.exps**2

@@ -77,7 +77,11 @@ def log_labels(
     centers = bins.centers_as(values.dtype, values.device)
     edges = bins.edges_as(values.dtype, values.device)
 
-    spread = _spread(name, spread, values, edges)
+    if isinstance(spread, Tensor):
+        check_tensor(name, spread, "N", "real", N=values.shape[0])
+    else:
+        check_positive(name, spread)
+    spread = spread_of(spread, values, bins)
     present = values.isfinite() & spread.isfinite()
     # Replaced before any arithmetic: masking afterwards would leave NaN in the gradients.
     values = torch.where(present, values, bins.first)[:, None]
@@ -122,19 +126,15 @@ def log_mass(values: Tensor, bins: Bins, sigma: float) -> Tensor:
     values = values[:, None]
     centers = bins.centers_as(values.dtype, values.device)
     edges = bins.edges_as(values.dtype, values.device)
-    spread = _spread("sigma", sigma, values[:, 0], edges)[:, None]
+    spread = spread_of(sigma, values[:, 0], bins)[:, None]
     values = _within_reach(values, bins, spread)
     return _log_shares(GAUSSIAN, values, spread, centers, edges, False).logsumexp(-1)
 
 
-def _spread(name: str, given: float | Tensor, values: Tensor, edges: Tensor) -> Tensor:
+def spread_of(given: float | Tensor, values: Tensor, bins: Bins) -> Tensor:
     """Spread (N,) of each value's label, kept to where the arithmetic is finite."""
-    if isinstance(given, Tensor):
-        check_tensor(name, given, "N", "real", N=values.shape[0])
-        spread = given.to(values)
-    else:
-        check_positive(name, given)
-        spread = torch.full_like(values, given)
+    edges = bins.edges_as(values.dtype, values.device)
+    spread = given.to(values) if isinstance(given, Tensor) else torch.full_like(values, given)
     return spread.clamp(1e-6 * edges.diff().min(), 1e6 * (edges[-1] - edges[0]))
 
 

@@ -1,4 +1,6 @@
-"""What all losses between logits and values share: their arguments, and how they are reduced."""
+"""What all losses share: the targets that predictions are judged by, and how losses are reduced."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,38 +13,113 @@ DISTANCES = ("l1", "l2", "smooth_l1")
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def check_sigma(sigma: float) -> None:
-    """Check that the standard deviation of a loss's labels is a number above zero.
+class Criterion(NamedTuple):
+    """What each row is judged by: a distance, and the divergence from its label."""
+
+    bins: Bins
+    sigma: float | None = None
+    """Standard deviation of all labels; None if each row has its own, or a label."""
+    ends: str = "renormalize"
+    reverse: bool = False
+    distance: str = "l1"
+
+
+class Targets(NamedTuple):
+    """What predictions are judged by: all finite, in float32, or float64 if the logits are."""
+
+    values: Tensor
+    """(N,), in the unit of the bins; of label distributions, their means."""
+    weights: Tensor
+    """(N,), 0 for what is missing."""
+    sigma: float | None
+    """Standard deviation of all values' labels, if they have one."""
+    sigmas: Tensor | None
+    """Standard deviation (N,) of each value's own label, at least 0."""
+    labels: Tensor | None
+    """Label distributions (N, K), each row summing to 1; None if values were given."""
+
+
+def check_sigma(sigma: float | None) -> None:
+    """Check that the standard deviation of a loss's labels is a number above zero, or left out.
 
     Raises:
         TypeError: If it is not a number; a tensor would look as if it were trained.
         ValueError: If it is not finite and above zero.
     """
     if isinstance(sigma, Tensor):
-        raise TypeError(f"sigma: expected a number, got {type(sigma).__name__}")
-    check_positive("sigma", sigma)
+        raise TypeError(
+            f"sigma: expected a number, got {type(sigma).__name__}; "
+            "where each sample has its own, they come with the targets"
+        )
+    if sigma is not None:
+        check_positive("sigma", sigma)
 
 
 def present_targets(
-    logits: Tensor, target: Tensor, bins: Bins, sample_weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Targets (N,) without missing ones, and weights (N,) that are 0 for those that were.
+    logits: Tensor,
+    target: Tensor,
+    bins: Bins,
+    sample_weight: Tensor | None,
+    sigma: float | Tensor | None = None,
+) -> Targets:
+    """The targets, with weight 0 for missing ones.
 
-    Both are in float32, or float64 if the logits are. A missing target is replaced before any
-    arithmetic: masking its loss afterwards would leave NaN in the gradients.
+    These are replaced before any arithmetic: masking their losses afterwards would leave NaN in
+    the gradients.
     """
     check_bins(bins)
     check_tensor("logits", logits, "N K", "floating", K=len(bins))
-    check_tensor("target", target, "N", "real", N=logits.shape[0])
+    count = logits.shape[0]
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    target = target.to(dtype)  # first: what is finite in float64 may not be in float32
-    present = target.isfinite()
+    labels = None
+    if isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] != 1:
+        check_tensor("target", target, "N K", "real", N=count, K=len(bins))
+        labels, values, present = _normalized(target.to(dtype), bins)
+    else:
+        check_tensor("target", target, "N", "real", N=count)
+        values = target.to(dtype)  # first: what is finite in float64 may not be in float32
+        present = values.isfinite()
+    sigmas = None
+    if not isinstance(sigma, Tensor):
+        check_sigma(sigma)
+    elif labels is not None:
+        raise ValueError("sigma: expected a number or none for label distributions, got a tensor")
+    else:
+        check_tensor("sigma", sigma, "N", "real", N=count)
+        sigmas = sigma.to(dtype)
+        present = present & sigmas.isfinite()
+        sigma, sigmas = None, torch.where(present, sigmas, 1).clamp(min=0)
     if sample_weight is None:
         weights = present.to(dtype)
     else:
-        check_tensor("sample_weight", sample_weight, "N", "real", N=logits.shape[0])
+        check_tensor("sample_weight", sample_weight, "N", "real", N=count)
         weights = torch.where(present, sample_weight, 0).to(dtype)
-    return torch.where(present, target, bins.first), weights
+    values = torch.where(present, values, bins.first)
+    return Targets(values, weights, sigma, sigmas, labels)
+
+
+def check_labels(targets: Targets) -> None:
+    """Check that targets have labels.
+
+    Raises:
+        ValueError: If they are values without a standard deviation.
+    """
+    if targets.sigma is None and targets.sigmas is None and targets.labels is None:
+        raise ValueError(
+            "sigma: expected a number, or one for each value, got None; only label distributions "
+            "need none"
+        )
+
+
+def _normalized(labels: Tensor, bins: Bins) -> tuple[Tensor, Tensor, Tensor]:
+    """Label distributions (N, K) of votes, or of what they were; means and presence (N,)."""
+    sums = labels.sum(-1)
+    present = (labels >= 0).all(-1) & (sums > 0) & sums.isfinite()
+    known = present[:, None]
+    labels = torch.where(known, labels, 1) / torch.where(present, sums, len(bins))[:, None]
+    centers = bins.centers_as(labels.dtype, labels.device)
+    # As a product of matrices it would be in half precision under autocast.
+    return labels, (labels * centers).sum(-1), present
 
 
 def distance_between(predicted: Tensor, target: Tensor, distance: str, bins: Bins) -> Tensor:

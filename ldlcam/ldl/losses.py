@@ -7,12 +7,15 @@ from torch import Tensor, nn
 
 from ldlcam._check import check_choice, check_nonnegative
 from ldlcam.ldl.bins import Bins, check_bins
-from ldlcam.ldl.fused import Criterion, row_terms
+from ldlcam.ldl.fused import row_terms
 from ldlcam.ldl.labels import SCALES
 from ldlcam.ldl.log_labels import ENDS, log_mass
 from ldlcam.ldl.loss_parts import (
     DISTANCES,
     REDUCTIONS,
+    Criterion,
+    Targets,
+    check_labels,
     check_sigma,
     present_targets,
     reduce,
@@ -38,12 +41,13 @@ class ExpectationLDLLoss(nn.Module):
     """Distance of the expectation from the target + weight * KL(label, prediction).
 
     The distance makes the predicted distribution's mean right; the divergence from a Gaussian
-    label around the target gives the distribution its shape. See `expectation_ldl_loss` for the
-    arguments: this module keeps them.
+    label around the target, or from a label distribution that is the target, gives the
+    distribution its shape. See `expectation_ldl_loss` for the arguments: this module keeps them.
 
     Args:
         bins: The bins, K of them, saved with the loss.
-        sigma: Standard deviation of the labels, in the unit of the bins.
+        sigma: Standard deviation of the labels, in the unit of the bins. It can be left out where
+            each call gives those of its samples, or label distributions.
         weight: Weight of the divergence; by default `sigma`.
         distance: `"l1"`, `"l2"` or `"smooth_l1"`.
         ends: What happens to labels at the ends of the range, as in `gaussian_labels`.
@@ -66,12 +70,14 @@ class ExpectationLDLLoss(nn.Module):
         >>> criterion(logits, ages).backward()
         >>> criterion.terms(logits.detach(), ages)
         LossTerms(distance=tensor(42.5000), divergence=tensor(1.5813), total=tensor(61.4753))
+        >>> criterion(logits.detach(), ages, sigma=torch.tensor([6.0, 20.0, 20.0]))
+        tensor(59.9695)
     """
 
     def __init__(
         self,
         bins: Bins,
-        sigma: float,
+        sigma: float | None = None,
         weight: float | None = None,
         *,
         distance: str = "l1",
@@ -82,7 +88,8 @@ class ExpectationLDLLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_bins(bins)
-        _check_options(sigma, weight, distance, ends, reverse, label_scale, reduction)
+        check_sigma(sigma)
+        _check_options(weight, distance, ends, reverse, label_scale, reduction)
         self.bins = bins
         self.sigma = sigma
         self.weight = weight
@@ -151,13 +158,21 @@ class ExpectationLDLLoss(nn.Module):
         return cls(bins, sigma, weight / len(bins))
 
     def forward(
-        self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None = None,
+        sigma: float | Tensor | None = None,
     ) -> Tensor:
-        """The loss: see `expectation_ldl_loss`."""
-        return self.terms(logits, target, sample_weight).total
+        """The loss: see `expectation_ldl_loss`. A `sigma` takes the place of the loss's own."""
+        return self.terms(logits, target, sample_weight, sigma).total
 
     def terms(
-        self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None = None,
+        sigma: float | Tensor | None = None,
     ) -> LossTerms:
         """The loss and its two terms, each reduced as the loss is, for logging.
 
@@ -168,7 +183,7 @@ class ExpectationLDLLoss(nn.Module):
             logits,
             target,
             self.bins,
-            self.sigma,
+            self.sigma if sigma is None else sigma,
             self.weight,
             distance=self.distance,
             ends=self.ends,
@@ -180,9 +195,10 @@ class ExpectationLDLLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, for `repr`."""
+        sigma = None if self.sigma is None else f"{self.sigma:g}"
         weight = "sigma" if self.weight is None else f"{self.weight:g}"
         return (
-            f"sigma={self.sigma:g}, weight={weight}, distance={self.distance!r}, "
+            f"sigma={sigma}, weight={weight}, distance={self.distance!r}, "
             f"ends={self.ends!r}, reverse={self.reverse}, label_scale={self.label_scale!r}, "
             f"reduction={self.reduction!r}"
         )
@@ -192,7 +208,7 @@ def expectation_ldl_loss(
     logits: Tensor,
     target: Tensor,
     bins: Bins,
-    sigma: float,
+    sigma: float | Tensor | None = None,
     weight: float | None = None,
     *,
     distance: str = "l1",
@@ -211,21 +227,28 @@ def expectation_ldl_loss(
 
     Args:
         logits: Logits (N, K), floating.
-        target: Values (N,), real, in the unit of the bins. NaN or infinite is missing.
+        target: Values (N,), real, in the unit of the bins; NaN or infinite is missing. Or label
+            distributions (N, K), real: probabilities, or what is in proportion to them, as votes
+            are. The distance is then that from their means. A row that sums to 0, or in which an
+            entry is negative or not finite, is missing.
         bins: The bins, K of them.
-        sigma: Standard deviation of the Gaussian labels, in the unit of the bins.
+        sigma: Standard deviation of the Gaussian labels of values, in the unit of the bins; a
+            number, or (N,), real, for one per value. Entries that are not above 0 give all to the
+            nearest bin; of NaN or infinite ones the sample is missing. None for label
+            distributions.
         weight: Weight of the divergence, at least 0. Its unit is that of the distance per nat. By
-            default `sigma` (for `"l2"`, its square), at which the two terms pull alike at an
-            error of `sigma` and which makes the loss the same in months and in years, but for
-            the unit itself.
+            default `sigma`, each sample's own (for `"l2"`, its square), at which the two terms
+            pull alike at an error of `sigma` and which makes the loss the same in months and in
+            years, but for the unit itself. Where there is no sigma, it has to be given.
         distance: `"l1"`: absolute error; `"l2"`: squared error; `"smooth_l1"`: e^2 / 2b for an
             error e below b and e - b / 2 above, b being the mean step between the bins.
         ends: What happens to labels at the ends of the range, as in `gaussian_labels`.
         reverse: Whether to take KL(prediction, label) instead, which asks for less probability
-            where the label has none rather than for more where it has much.
+            where the label has none rather than for more where it has much. What a
+            label distribution leaves out counts as next to impossible: about 1e-26 in float32.
         label_scale: `"probabilities"`, for labels that sum to 1; or `"paper"` or `"code"`, for
             those of `published_gaussian_labels`, whose sum is a weight of its own. This needs
-            `ends="renormalize"` and no `reverse`.
+            values, one sigma, `ends="renormalize"` and no `reverse`.
         reduction: `"mean"`: over the present targets, weighted; `"sum"`; or `"none"`, (N,).
         sample_weight: Weights (N,), real, at least 0; by default 1 each.
 
@@ -243,6 +266,9 @@ def expectation_ldl_loss(
         >>> bins = Bins(1, 240, unit="months")
         >>> expectation_ldl_loss(torch.zeros(2, 240), torch.tensor([36.0, 120.0]), bins, 12.0)
         tensor(61.4753)
+        >>> votes, stars = torch.tensor([[0, 1, 2, 7, 4]]), Bins(1, 5, unit="stars")
+        >>> expectation_ldl_loss(torch.zeros(1, 5), votes, stars, weight=1.0)
+        tensor(1.4384)
 
     References:
         Chen et al., arXiv:2006.00202, Eqs. 9, 10 and 12, with labels that sum to 1 and a mean
@@ -269,7 +295,7 @@ def _loss_terms(
     logits: Tensor,
     target: Tensor,
     bins: Bins,
-    sigma: float,
+    sigma: float | Tensor | None,
     weight: float | None,
     *,
     distance: str,
@@ -279,20 +305,19 @@ def _loss_terms(
     reduction: str,
     sample_weight: Tensor | None,
 ) -> LossTerms:
-    _check_options(sigma, weight, distance, ends, reverse, label_scale, reduction)
-    target, weights = present_targets(logits, target, bins, sample_weight)
-    if weight is None:
-        weight = sigma**2 if distance == "l2" else sigma
-    shares = share_of_each(weights, reduction)
-    of_divergence = weight * shares
+    _check_options(weight, distance, ends, reverse, label_scale, reduction)
+    targets = present_targets(logits, target, bins, sample_weight, sigma)
+    check_labels(targets)
+    shares = share_of_each(targets.weights, reduction)
+    of_divergence = _weights(weight, targets, distance) * shares
     log_sums = None
     if label_scale != "probabilities":
         # Of labels G that sum to S, sum G (log G - log p) is S times that of G / S, plus S log S.
-        log_sums = log_mass(target, bins, sigma) + math.log(SCALES[label_scale](sigma))
+        log_sums = _log_sums(targets, bins, label_scale)
         of_divergence = of_divergence * log_sums.exp()
-    criterion = Criterion(bins, sigma, ends, reverse, distance)
+    criterion = Criterion(bins, targets.sigma, ends, reverse, distance)
     total, weighted, distances, divergences = row_terms(
-        logits, target, shares, of_divergence, criterion
+        logits, targets.values, shares, of_divergence, criterion, targets.sigmas, targets.labels
     )
     if log_sums is not None:
         divergences = log_sums.exp() * (divergences + log_sums)
@@ -305,8 +330,28 @@ def _loss_terms(
     )
 
 
+def _weights(weight: float | None, targets: Targets, distance: str) -> float | Tensor:
+    """Weight of the divergence, by default made of the labels' sigma."""
+    if weight is not None:
+        return weight
+    sigma = targets.sigma if targets.sigmas is None else targets.sigmas
+    if sigma is None:
+        raise ValueError("weight: expected a number where there is no sigma, got None")
+    return sigma**2 if distance == "l2" else sigma
+
+
+def _log_sums(targets: Targets, bins: Bins, label_scale: str) -> Tensor:
+    """Logs (N,) of what labels at a published scale sum to."""
+    sigma = targets.sigma
+    if sigma is None or targets.labels is not None:
+        raise ValueError(
+            "label_scale: expected 'probabilities' where labels have their own sigmas, or are "
+            f"distributions, got {label_scale!r}"
+        )
+    return log_mass(targets.values, bins, sigma) + math.log(SCALES[label_scale](sigma))
+
+
 def _check_options(
-    sigma: float,
     weight: float | None,
     distance: str,
     ends: str,
@@ -314,7 +359,6 @@ def _check_options(
     label_scale: str,
     reduction: str,
 ) -> None:
-    check_sigma(sigma)
     if weight is not None:
         check_nonnegative("weight", weight)
     check_choice("distance", distance, DISTANCES)

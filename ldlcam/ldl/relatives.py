@@ -8,12 +8,15 @@ from torch import Tensor, nn
 from ldlcam._check import check_choice, check_nonnegative
 from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins, check_bins
-from ldlcam.ldl.fused import Criterion, row_terms
+from ldlcam.ldl.fused import row_terms
 from ldlcam.ldl.labels import one_hot_labels, two_hot_labels
 from ldlcam.ldl.log_labels import ENDS
 from ldlcam.ldl.loss_parts import (
     DISTANCES,
     REDUCTIONS,
+    Criterion,
+    Targets,
+    check_labels,
     check_sigma,
     distance_between,
     present_targets,
@@ -40,8 +43,8 @@ class _Relative(nn.Module):
 
         Args:
             logits: Logits (N, K), floating.
-            target: Values (N,), real, in the unit of the bins. NaN or infinite is missing and
-                weighs nothing.
+            target: Values (N,), real, in the unit of the bins; or label distributions (N, K),
+                real. What is missing weighs nothing.
             sample_weight: Weights (N,), real, at least 0; by default 1 each.
 
         Returns:
@@ -52,11 +55,14 @@ class _Relative(nn.Module):
             TypeError: If an argument is not a tensor of the kind above.
             ValueError: If a shape is wrong.
         """
-        target, weights = present_targets(logits, target, self.bins, sample_weight)
-        shares = share_of_each(weights, self.reduction)
-        return reduce(self._each(logits, target), shares, self.reduction)
+        targets = present_targets(logits, target, self.bins, sample_weight)
+        return self._reduced(logits, targets)
 
-    def _each(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _reduced(self, logits: Tensor, targets: Targets) -> Tensor:
+        shares = share_of_each(targets.weights, self.reduction)
+        return reduce(self._each(logits, targets), shares, self.reduction)
+
+    def _each(self, logits: Tensor, targets: Targets) -> Tensor:
         """The loss (N,) of each sample with a target."""
         raise NotImplementedError
 
@@ -64,7 +70,8 @@ class _Relative(nn.Module):
 class ExpectationLoss(_Relative):
     """Distance of the expectation from the target, in the unit of the bins; no label distribution.
 
-    The distribution's shape is left open: what it says about the spread is worth nothing.
+    The distribution's shape is left open: what it says about the spread is worth nothing. Of a
+    target that is a label distribution, only the mean counts.
 
     Args:
         bins: The bins, K of them.
@@ -87,16 +94,20 @@ class ExpectationLoss(_Relative):
         super().__init__(bins, reduction)
         self.distance = distance
 
-    def _each(self, logits: Tensor, target: Tensor) -> Tensor:
-        return distance_between(expectation(logits, self.bins), target, self.distance, self.bins)
+    def _each(self, logits: Tensor, targets: Targets) -> Tensor:
+        predicted = expectation(logits, self.bins)
+        return distance_between(predicted, targets.values, self.distance, self.bins)
 
 
 class LabelDivergenceLoss(_Relative):
-    """KL(label, prediction) alone, in nats: the distribution is to look like a Gaussian label.
+    """KL(label, prediction) alone, in nats: the distribution is to look like its label.
+
+    The label of a value is a Gaussian; of a target that is a label distribution, it is that.
 
     Args:
         bins: The bins, K of them.
-        sigma: Standard deviation of the labels, in the unit of the bins.
+        sigma: Standard deviation of the labels of values, in the unit of the bins. It can be left
+            out where each call gives those of its samples, or label distributions.
         ends: What happens to labels at the ends of the range, as in `gaussian_labels`.
         reverse: Whether to take KL(prediction, label) instead.
         reduction: `"mean"`, `"sum"` or `"none"`.
@@ -111,6 +122,9 @@ class LabelDivergenceLoss(_Relative):
         >>> criterion = LabelDivergenceLoss(Bins(1, 240), sigma=15.0)
         >>> criterion(torch.zeros(2, 240), torch.tensor([24.0, 120.0]))
         tensor(1.4325)
+        >>> votes = torch.tensor([[0, 1, 2, 7, 4]])
+        >>> LabelDivergenceLoss(Bins(1, 5, unit="stars"))(torch.zeros(1, 5), votes)
+        tensor(0.4384)
 
     References:
         Gao et al., "Deep Label Distribution Learning with Label Ambiguity", IEEE TIP 2017.
@@ -119,7 +133,7 @@ class LabelDivergenceLoss(_Relative):
     def __init__(
         self,
         bins: Bins,
-        sigma: float,
+        sigma: float | None = None,
         *,
         ends: str = "renormalize",
         reverse: bool = False,
@@ -132,10 +146,42 @@ class LabelDivergenceLoss(_Relative):
         self.ends = ends
         self.reverse = reverse
 
-    def _each(self, logits: Tensor, target: Tensor) -> Tensor:
-        criterion = Criterion(self.bins, self.sigma, self.ends, self.reverse)
-        nothing, all_of_it = torch.zeros_like(target), torch.ones_like(target)
-        return row_terms(logits, target, nothing, all_of_it, criterion).weighted
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None = None,
+        sigma: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss; its arguments are those of `expectation_ldl_loss`.
+
+        Args:
+            logits: Logits (N, K), floating.
+            target: Values (N,), real, in the unit of the bins; or label distributions (N, K),
+                real. What is missing weighs nothing.
+            sample_weight: Weights (N,), real, at least 0; by default 1 each.
+            sigma: Standard deviation of the labels of values, a number or (N,), instead of the
+                loss's own.
+
+        Returns:
+            A scalar or, with `reduction="none"`, (N,); float64 for float64 logits and float32
+            otherwise.
+
+        Raises:
+            TypeError: If an argument is not of the kind above.
+            ValueError: If a shape is wrong, or values have no sigma.
+        """
+        sigma = self.sigma if sigma is None else sigma
+        targets = present_targets(logits, target, self.bins, sample_weight, sigma)
+        check_labels(targets)
+        return self._reduced(logits, targets)
+
+    def _each(self, logits: Tensor, targets: Targets) -> Tensor:
+        criterion = Criterion(self.bins, targets.sigma, self.ends, self.reverse)
+        values, sigmas, labels = targets.values, targets.sigmas, targets.labels
+        nothing, all_of_it = torch.zeros_like(values), torch.ones_like(values)
+        terms = row_terms(logits, values, nothing, all_of_it, criterion, sigmas, labels)
+        return terms.weighted
 
 
 class CRPSLoss(_Relative):
@@ -143,7 +189,8 @@ class CRPSLoss(_Relative):
 
     A proper score: it asks for the right spread as well as the right place, without a label to
     imitate. For a prediction that is all in one bin it is the absolute error. In the literature on
-    bins it is also called the squared-CDF or squared earth mover's distance.
+    bins it is also called the squared-CDF or squared earth mover's distance: for a target that is
+    a label distribution, the integral of the squared gap between the two cdfs.
 
     Args:
         bins: The bins, K of them.
@@ -168,12 +215,19 @@ class CRPSLoss(_Relative):
     def __init__(self, bins: Bins, *, reduction: str = "mean") -> None:
         super().__init__(bins, reduction)
 
-    def _each(self, logits: Tensor, target: Tensor) -> Tensor:
-        return LabelDistribution(logits, self.bins).crps(target)
+    def _each(self, logits: Tensor, targets: Targets) -> Tensor:
+        predicted = LabelDistribution(logits, self.bins)
+        if targets.labels is None:
+            return predicted.crps(targets.values)
+        steps = self.bins.centers_as(predicted.probs.dtype, logits.device).diff()
+        gaps = (predicted.probs - targets.labels).cumsum(-1)[:, :-1]
+        return (gaps.square() * steps).sum(-1)
 
 
 class BinCrossEntropyLoss(_Relative):
     """Cross-entropy with the bin of the target, in nats: a classifier's loss, blind to order.
+
+    For a target that is a label distribution, it is the cross-entropy with that.
 
     Args:
         bins: The bins, K of them.
@@ -197,8 +251,11 @@ class BinCrossEntropyLoss(_Relative):
         super().__init__(bins, reduction)
         self.label = label
 
-    def _each(self, logits: Tensor, target: Tensor) -> Tensor:
-        labels = (one_hot_labels if self.label == "one_hot" else two_hot_labels)(target, self.bins)
+    def _each(self, logits: Tensor, targets: Targets) -> Tensor:
+        labels = targets.labels
+        if labels is None:
+            make = one_hot_labels if self.label == "one_hot" else two_hot_labels
+            labels = make(targets.values, self.bins)
         return _cross_entropy(labels, upcast(logits).log_softmax(-1))
 
 
@@ -217,6 +274,8 @@ class MeanVarianceTerms(NamedTuple):
 
 class MeanVarianceLoss(_Relative):
     """Cross-entropy + weighted squared error of the mean + weighted variance of the prediction.
+
+    For a target that is a label distribution, the cross-entropy and the mean are of that.
 
     Args:
         bins: The bins, K of them.
@@ -259,19 +318,21 @@ class MeanVarianceLoss(_Relative):
         self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None
     ) -> MeanVarianceTerms:
         """The loss and its parts, each reduced as the loss is, for logging."""
-        target, weights = present_targets(logits, target, self.bins, sample_weight)
-        shares = share_of_each(weights, self.reduction)
-        terms = self._terms(logits, target)
+        targets = present_targets(logits, target, self.bins, sample_weight)
+        shares = share_of_each(targets.weights, self.reduction)
+        terms = self._terms(logits, targets)
         return MeanVarianceTerms(*(reduce(term, shares, self.reduction) for term in terms))
 
-    def _each(self, logits: Tensor, target: Tensor) -> Tensor:
-        return self._terms(logits, target).total
+    def _each(self, logits: Tensor, targets: Targets) -> Tensor:
+        return self._terms(logits, targets).total
 
-    def _terms(self, logits: Tensor, target: Tensor) -> MeanVarianceTerms:
+    def _terms(self, logits: Tensor, targets: Targets) -> MeanVarianceTerms:
         predicted = LabelDistribution(logits, self.bins)
-        labels = one_hot_labels(target, self.bins)
+        labels = targets.labels
+        if labels is None:
+            labels = one_hot_labels(targets.values, self.bins)
         cross_entropy = _cross_entropy(labels, predicted.logits)
-        mean = (predicted.mean - target).square() / 2
+        mean = (predicted.mean - targets.values).square() / 2
         variance = predicted.variance
         total = cross_entropy + self.mean_weight * mean + self.variance_weight * variance
         return MeanVarianceTerms(cross_entropy, mean, variance, total)

@@ -15,9 +15,9 @@ from ldlcam.ldl import (
     expectation_ldl_loss,
     fused,
 )
-from ldlcam.ldl.fused import Criterion, as_it_reads, row_terms
+from ldlcam.ldl.fused import as_it_reads, row_terms
 from ldlcam.ldl.log_labels import ENDS
-from ldlcam.ldl.loss_parts import DISTANCES
+from ldlcam.ldl.loss_parts import DISTANCES, Criterion
 
 MONTHS = Bins(1, 240, unit="months")
 UNEVEN = Bins.from_centers([0, 1, 2, 4, 8, 12, 20], edges=[-1, 0.5, 1.5, 3, 6, 10, 14, 30])
