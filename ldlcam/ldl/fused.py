@@ -138,7 +138,7 @@ class _Fused(torch.autograd.Function):
         of_distance: Tensor,
         of_divergence: Tensor,
         sigmas: Tensor | None,
-        labels: Tensor | None,
+        given: Tensor | None,
         criterion: Criterion,
         with_gradient: bool,
     ) -> tuple[Tensor, ...]:
@@ -149,7 +149,7 @@ class _Fused(torch.autograd.Function):
             dtype=torch.promote_types(logits.dtype, torch.float32),
         )
         with without_autocast(logits.device.type):
-            label = RowLabels.of(target, criterion, sigmas, labels)
+            label = RowLabels.of(target, criterion, sigmas, given)
             rows = _Rows(logits, target, of_distance, of_divergence, label)
             sums = _go_over_rows(rows, criterion, gradient)
         expectations, divergences = _terms(sums, criterion)
@@ -166,7 +166,7 @@ class _Fused(torch.autograd.Function):
         of_distance: Tensor,
         of_divergence: Tensor,
         sigmas: Tensor | None,
-        labels: Tensor | None,
+        given: Tensor | None,
         criterion: Criterion,
         with_gradient: bool,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -179,10 +179,10 @@ class _Fused(torch.autograd.Function):
             each = each.expand(many, *each.shape) if dim is None else each.movedim(dim, 0)
             return each.flatten(0, 1)
 
-        given = (logits, target, of_distance, of_divergence, sigmas, labels)
-        flat = [as_one(*each) for each in zip(given, in_dims, strict=False)]
+        arrays = (logits, target, of_distance, of_divergence, sigmas, given)
+        flat = [as_one(*each) for each in zip(arrays, in_dims, strict=False)]
         _, *rows, gradient = _Fused.apply(*flat, criterion, with_gradient)
-        rows = [each.unflatten(0, (many, -1)) for each in rows]
+        rows = [each.reshape(many, len(each) // many) for each in rows]
         gradient = gradient.reshape(many, len(gradient) // many, gradient.shape[1])
         return (rows[0].sum(1), *rows, gradient), (0,) * 5
 
@@ -199,11 +199,10 @@ class _Fused(torch.autograd.Function):
         ctx: Any, of_total: Tensor | None, of_weighted: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         """The gradient that is there already, times that of the results."""
-        *given, gradient = ctx.saved_tensors
-        logits = given[0]
+        logits, *others, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():
             # It is to be differentiated again.
-            gradient = _gradient_as_it_reads(ctx.criterion, *given)
+            gradient = _gradient_as_it_reads(ctx.criterion, logits, *others)
         if of_weighted is not None:
             scale = of_weighted if of_total is None else of_total + of_weighted
             return (gradient * scale[:, None]).to(logits.dtype), *_NONE
