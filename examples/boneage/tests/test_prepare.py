@@ -11,6 +11,7 @@ from conftest import IMAGES
 from rich.console import Console
 
 from boneage.config import Config, PhantomData
+from boneage.data.samples import Samples
 from boneage.errors import Problems, UserError
 from boneage.run_folder import Stage
 from boneage.stages.prepare import _check_boxes, draw_phantom, prepare
@@ -72,3 +73,21 @@ def test_everything_that_is_wrong_is_told_at_once(
     for problem, part in zip(info.value.problems, known, strict=True):
         assert part in problem
     assert not (stage / "samples.csv").exists()
+
+
+@pytest.mark.parametrize("own", [{"patient": "who"}, {"part": "fold"}])
+def test_the_split_is_that_of_the_tables_columns(
+    data_set: Callable[..., Path], tmp_path: Path, own: dict[str, str]
+) -> None:
+    folds = ("train", "train", "validation", "test")
+    rows = [f"{i},{20 + i},True,p{i // 3},{folds[i // 3]}" for i in range(12)]
+    folder = data_set(*rows, header="id,boneage,male,who,fold")
+    config = Config.model_validate({"table": own, "split": {"validation": 0.25, "test": 0.25}})
+    stage = Stage(tmp_path / "prepare", "key")
+    stage.begin()
+    prepare(config, stage, folder, QUIET)
+    parts = Samples.load(stage.folder).parts.tolist()
+    assert all(len(set(parts[i : i + 3])) == 1 for i in range(0, 12, 3))
+    assert sorted(parts[::3]) == sorted(folds)
+    if "part" in own:
+        assert parts[::3] == list(folds)

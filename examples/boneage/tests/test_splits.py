@@ -85,6 +85,50 @@ def test_another_seed_is_another_split() -> None:
         assert {id for id in IDS if first[id] == part} != {id for id in IDS if second[id] == part}
 
 
+@given(data=st.data(), seed=st.integers(0, 1000))
+def test_a_patient_is_in_one_part(data: st.DataObject, seed: int) -> None:
+    patients = dict.fromkeys(IDS, "") | {
+        id: data.draw(st.sampled_from([f"p{i % 60}", f"q{i}"])) for i, id in enumerate(IDS)
+    }
+    boxed = {"Hand": data.draw(st.sets(st.sampled_from(IDS), max_size=20))}
+    parts = split_ids(IDS, boxed, Split(validation=0.2, test=0.2, seed=seed), patients=patients)
+    assert list(parts) == IDS
+    for patient in set(patients.values()):
+        own = [id for id in IDS if patients[id] == patient]
+        assert len({parts[id] for id in own}) == 1
+        assert (parts[own[0]] in FREE) == boxed["Hand"].isdisjoint(own)
+
+
+def test_patients_that_are_shown_once_change_nothing() -> None:
+    boxed = {"Hand": set(IDS[::7])}
+    alone = {id: f"patient {id}" for id in IDS}
+    assert split_ids(IDS, boxed, Split(), patients=alone) == split_ids(IDS, boxed, Split())
+
+
+def test_shares_are_of_patients() -> None:
+    patients = {id: str(i // 4) for i, id in enumerate(IDS)}
+    parts = split_ids(IDS, {}, Split(validation=0.1, test=0.2), patients=patients)
+    assert Counter(parts.values()) == {TRAIN: 140, VALIDATION: 20, TEST: 40}
+
+
+def test_a_split_of_ones_own() -> None:
+    given = {id: (TEST, VALIDATION, TRAIN, TRAIN)[i % 4] for i, id in enumerate(IDS)}
+    boxed = {"Hand": set(IDS[:10])}
+    parts = split_ids(IDS, boxed, Split(seed=3), given=given)
+    assert {id: parts[id] for id in IDS[10:]} == {id: given[id] for id in IDS[10:]}
+    assert Counter(parts[id] for id in IDS[:10]) == {BOXES_CHOOSE: 5, BOXES_SCORE: 5}
+    with pytest.raises(UserError, match="test 0; add images or change their parts"):
+        split_ids(IDS, {}, Split(), given=dict.fromkeys(IDS, TRAIN) | {IDS[0]: VALIDATION})
+
+
+def test_a_patient_whom_a_split_divides() -> None:
+    given = dict.fromkeys(IDS, TRAIN) | {IDS[3]: TEST, IDS[9]: VALIDATION}
+    patients = {id: id for id in IDS} | {IDS[3]: IDS[0]}
+    message = "patient 1000: id 1000 is in train and id 1003 in test; put all radiographs"
+    with pytest.raises(UserError, match=message):
+        split_ids(IDS, {}, Split(), patients=patients, given=given)
+
+
 def test_every_part_mixes_low_and_high_ids() -> None:
     parts = split_ids(IDS, {}, Split(validation=0.3, test=0.3))
     for part in FREE:

@@ -184,6 +184,23 @@ def test_what_has_a_meaning_is_no_covariate(data_set: MakeData, column: str, mea
     assert message in refusal(folder, covariates=(column,))
 
 
+def test_patients_and_parts(data_set: MakeData) -> None:
+    header = "id,boneage,male,Subject,fold"
+    folder = data_set("1377,180,True,A,Val", "1378,12,False,A,train", header=header)
+    own = {"patient": "Subject", "part": "fold"}
+    found = read_table(folder, first=1, last=240, table=Table.model_validate(own))
+    assert [(one.patient, one.part) for one in found] == [("A", "validation"), ("A", "train")]
+    (plain, _) = read_table(folder, first=1, last=240)
+    assert (plain.patient, plain.part) == ("", "")
+    assert "no column for the patient Person" in refusal(folder, patient="Person")
+    folder.joinpath(TABLE).write_text(f"{header}\n1377,180,True,,test\n1378,12,False,B,3\n")
+    told = refusal(folder, **own)
+    assert "row 2: id 1377: the patient is empty; name each one" in told
+    assert "row 3: id 1378: the part '3' is none of train, validation, test" in told
+    with pytest.raises(ValueError, match="each is a column of its own, got x, x"):
+        Table(patient="x", part="x")
+
+
 @pytest.mark.parametrize(("oldest", "asked"), [(20, True), (21, False)])
 def test_ages_that_look_like_years_are_asked_about(
     data_set: MakeData, oldest: int, asked: bool

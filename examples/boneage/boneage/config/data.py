@@ -67,7 +67,9 @@ class Table(Section):
 
     `id`, `age` and `sex` name the columns that hold them. Ages in another unit than months are
     read as months, which all else is in. `covariates` are columns of numbers, which the age
-    networks are told beside the sex; a cell of theirs may be empty.
+    networks are told beside the sex; a cell of theirs may be empty. `patient` names the column that
+    says who is shown: radiographs of one patient stay in one part of the split. `part` names the
+    column of a split of one's own, train, validation or test.
     """
 
     id: Column | None = None
@@ -75,10 +77,13 @@ class Table(Section):
     sex: Column | None = None
     unit: Literal["days", "weeks", "months", "years"] | None = None
     covariates: tuple[Column, ...] = ()
+    # Left out where they are not named: what was split before there was a choice stays done.
+    patient: Column | None = Field(None, exclude_if=lambda column: column is None)
+    part: Column | None = Field(None, exclude_if=lambda column: column is None)
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Table:
-        names = (self.id, self.age, self.sex, *self.covariates)
+        names = (self.id, self.age, self.sex, *self.covariates, self.patient, self.part)
         named = [name for name in names if name is not None]
         if len(set(named)) < len(named):
             raise ValueError(f"each is a column of its own, got {', '.join(named)}")

@@ -27,6 +27,12 @@ _SEXES = {"m": True, "male": True, "f": False, "female": False}
 # Yes and no answer "male"; under "sex" their meaning would be a guess.
 _ANSWERS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
+# What says how the radiographs are divided.
+_OF_SPLIT = ("patient", "part")
+# The names of the parts, and other words for them.
+_PARTS = {name: name for name in ("train", "validation", "test")}
+_PARTS |= {"training": "train", "val": "validation", "testing": "test"}
+
 _RSNA = Table()
 
 T = TypeVar("T")
@@ -34,13 +40,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One row of a data set: age in months, sex, where the image lies, and what else is known."""
+    """One row of a data set: age in months, sex, where the image lies, and what else is known.
+
+    `patient` and `part` are empty where the table has no column for them.
+    """
 
     id: str
     months: float
     male: bool
     path: Path
     covariates: tuple[float, ...] = ()
+    patient: str = ""
+    part: str = ""
 
 
 def read_table(
@@ -190,9 +201,11 @@ def _parse_covariate(text: str, where: str) -> float:
 
 
 def find_columns(
-    header: list[str], table: Table, needed: Sequence[str] = ("id", "age", "sex", "covariates")
+    header: list[str],
+    table: Table,
+    needed: Sequence[str] = ("id", "age", "sex", "covariates", "patient", "part"),
 ) -> dict[str, str]:
-    """Which column holds the id, the age and the sex.
+    """Which column holds the id, the age and the sex, and where they are named, patient and part.
 
     Args:
         header: The names of the columns.
@@ -216,6 +229,12 @@ def find_columns(
             found[meaning] = names[0]
         elif meaning in needed:
             missing.append(meaning)
+    for meaning in _OF_SPLIT:
+        name = getattr(table, meaning)
+        if name in header:
+            found[meaning] = name
+        elif name is not None and meaning in needed:
+            missing.append(f"{meaning} {name}")
     if "covariates" in needed:
         missing += [f"covariate {name}" for name in table.covariates if name not in header]
     if missing:
@@ -286,7 +305,20 @@ def _parse(
     if not math.isfinite(months):
         raise ValueError(f"id {id}: the age {age!r} is not a number of {unit}")
     male = parse_sex(sex, f"id {id}", sex_words(columns["sex"]))
-    return Radiograph(id, months, male, paths[0], parse_covariates(id, row, table))
+    covariates = parse_covariates(id, row, table)
+    patient, part = (row.cells[columns[name]] if name in columns else "" for name in _OF_SPLIT)
+    if "patient" in columns and not patient:
+        raise ValueError(f"id {id}: the patient is empty; name each one, also those shown once")
+    if "part" in columns:
+        part = _parse_part(part, f"id {id}")
+    return Radiograph(id, months, male, paths[0], covariates, patient, part)
+
+
+def _parse_part(text: str, where: str) -> str:
+    part = _PARTS.get(text.lower())
+    if part is None:
+        raise ValueError(f"{where}: the part {text!r} is none of {', '.join(_PARTS)}")
+    return part
 
 
 def _check_age(radiograph: Radiograph, first: float, last: float) -> None:

@@ -51,7 +51,9 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
     # An id with any box at all is kept out of training, also where no score uses that box.
     boxed = {name: set(boxes[name]) for name in truth}
     boxed["annotated"] = {id for by_id in boxes.values() for id in by_id}
-    parts = split_ids(ids, boxed, config.split)
+    patients = {one.id: one.patient for one in radiographs} if config.table.patient else None
+    given = {one.id: one.part for one in radiographs} if config.table.part else None
+    parts = split_ids(ids, boxed, config.split, patients=patients, given=given)
     write_split(stage / "split.csv", parts)
     _samples(data, radiographs, parts, shapes, truth).save(stage.folder)
     counts = ", ".join(f"{part} {count}" for part, count in Counter(parts.values()).items())
