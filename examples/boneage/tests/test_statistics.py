@@ -58,6 +58,15 @@ def test_pairing_sees_a_small_steady_gain() -> None:
     assert not paired_difference(months, months.copy(), truth, **SAMPLING)["excludes_zero"]
 
 
+@pytest.mark.parametrize(("count", "clear"), [(1, False), (9, False), (10, True)])
+def test_few_images_decide_nothing(count: int, clear: bool) -> None:
+    """Of one image a bootstrap's interval is a point, and of few it is too narrow."""
+    truth = np.full(count, 100.0)
+    found = paired_difference(truth + 9, truth + 2, truth, **SAMPLING)
+    assert found["gain"] == pytest.approx(7)
+    assert found["excludes_zero"] is clear
+
+
 def test_intervals_by_hand() -> None:
     low, high = np.array([0.0, 10.0, 10.0, 50.0]), np.array([5.0, 20.0, 20.0, 52.0])
     scores = interval_scores(low, high, np.array([5.0, 10.0, 20.5, 51.0]))

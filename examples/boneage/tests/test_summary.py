@@ -126,14 +126,16 @@ def test_landing(wrist: float, metacarpal: float, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gain", "clear", "begins", "holds"),
+    ("gain", "low", "clear", "begins", "holds"),
     [
-        (1.5, True, "new is nearer the truth than old, by 1.50 months", "hardly"),
-        (-1.5, True, "old is nearer the truth than new, by 1.50 months", "hardly"),
-        (0.2, False, "new is ahead of old by 0.20 months", "cannot be told"),
+        (1.5, 1.0, True, "new is nearer the truth than old, by 1.50 months", "hardly"),
+        (-1.5, -2.0, True, "old is nearer the truth than new, by 1.50 months", "hardly"),
+        (0.2, -0.1, False, "new is ahead of old by 0.20 months", "the interval holds 0: which"),
+        (0.2, 0.1, False, "new is ahead of old by 0.20 months", "they are few: which"),
     ],
 )
-def test_comparison(gain: float, clear: bool, begins: str, holds: str) -> None:
-    sentence = wording.comparison("old", "new", {"gain": gain, "excludes_zero": clear})
+def test_comparison(gain: float, low: float, clear: bool, begins: str, holds: str) -> None:
+    paired = {"gain": gain, "interval": [low, low + 1], "excludes_zero": clear}
+    sentence = wording.comparison("old", "new", paired)
     assert sentence.startswith(begins)
     assert holds in sentence

@@ -195,7 +195,9 @@ def comparison(first: str, second: str, paired: Mapping[str, Any]) -> str:
             f"{better} is nearer the truth than {worse}, by {less} months on average; "
             "other test images of the same kind would hardly turn this round."
         )
+    low, high = paired["interval"]
+    why = "the interval holds 0" if low <= 0 <= high else "they are few"
     return (
-        f"{better} is ahead of {worse} by {less} months on these images, but the interval holds 0: "
+        f"{better} is ahead of {worse} by {less} months on these images, but {why}: "
         "which of the two is better cannot be told from them."
     )

@@ -18,6 +18,8 @@ from torch import Tensor
 AGE_BANDS = ((0, 60), (60, 120), (120, 180), (180, 10_000))
 
 _NORMAL_95 = 1.959964
+# Resampling so few images tells too little of others: of one, that there is no doubt at all.
+_FEWEST = 10
 
 
 def age_errors(
@@ -66,7 +68,7 @@ def paired_difference(
         seed: Seed of the bootstrap.
 
     Returns:
-        The gain, its interval, and whether that excludes 0.
+        The gain, its interval, and whether that excludes 0, with enough images to say so.
     """
     errors = (
         np.abs(months.T - truth).reshape(-1, len(truth)).mean(0) for months in (first, second)
@@ -79,7 +81,7 @@ def paired_difference(
     return {
         "gain": float(value),
         "interval": [float(low), float(high)],
-        "excludes_zero": bool(low > 0 or high < 0),
+        "excludes_zero": len(truth) >= _FEWEST and bool(low > 0 or high < 0),
     }
 
 
