@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from boneage.config import load_config, presets
-from boneage.stages.plan import _sampled, in_folder, plan_keyed, plan_stages
+from boneage.stages.plan import in_folder, plan_keyed, plan_stages
 
 TWO_EPOCHS = "schedule={epochs: [2], learning_rate: [1.0e-3]}"
 HAND = {"attention-hand", "regions-hand"}
@@ -149,18 +146,3 @@ def test_an_ensemble_depends_on_its_models(tmp_path: Path) -> None:
     assert ensemble() == ensemble("bootstrap=999")
     for change in ("localization.hand.margin=0.1", "reading.bias=true", "training.sigma=9"):
         assert ensemble(change) != ensemble()
-
-
-@given(size=st.integers(1, 3_000_000), start=st.floats(0, 1))
-def test_an_image_that_is_changed_in_place_is_noticed(
-    tmp_path_factory: pytest.TempPathFactory, size: int, start: float
-) -> None:
-    """An uncompressed one stays as large: it is enough that a few dozen of its rows change."""
-    content = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    changed = min(size, max(8192, size // 64))
-    image = tmp_path_factory.mktemp("data") / "1.raw"
-    image.write_bytes(content.tobytes())
-    before = _sampled(image)
-    content[int(start * (size - changed)) :][:changed] ^= 1
-    image.write_bytes(content.tobytes())
-    assert _sampled(image) != before

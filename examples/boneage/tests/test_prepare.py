@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +92,20 @@ def test_the_split_is_that_of_the_tables_columns(
     assert sorted(parts[::3]) == sorted(folds)
     if "part" in own:
         assert parts[::3] == list(folds)
+
+
+def test_copies_of_an_image_are_in_one_part(
+    data_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = data_set(*(f"{i},{20 + i},True" for i in range(12)))
+    for i in range(1, 6):
+        shutil.copy(folder / IMAGES / "0.png", folder / IMAGES / f"{i}.png")
+    stage = Stage(tmp_path / "prepare", "key")
+    stage.begin()
+    config = Config.model_validate({"split": {"validation": 0.25, "test": 0.25}})
+    prepare(config, stage, folder, Console(width=200))
+    parts = Samples.load(stage.folder).parts.tolist()
+    assert len(set(parts[:6])) == 1
+    assert len(set(parts)) == 3
+    told = capsys.readouterr().out
+    assert "5 images are copies of others, and in one part with them: 1 of 0, 2 of 0, 3" in told

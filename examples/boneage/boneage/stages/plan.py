@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 
 from boneage import phantom
 from boneage.config import ASKED, REGIONS, SECTIONS, Config, Model, Table, found_before
+from boneage.data.files import sampled
 from boneage.data.images import image_files
 from boneage.data.tables import find_table
 from boneage.run_folder import Stage
 
 _FOUND_BY = {name: name for name in REGIONS} | {"erased": "region1"}
-_SAMPLE = 4096  # bytes
-_FEWEST, _MOST = 2, 64
 
 Place = Callable[[str, str], Path]
 """The folder of a stage, by its title and its key."""
@@ -190,28 +188,8 @@ def _data_digest(data: Path | None, table: Table) -> str:
     if data is None:
         return ""
     tables = (path for path in (find_table(data, table), data / "boxes.csv") if path.exists())
-    images = [(str(path.relative_to(data)), _sampled(path)) for path in image_files(data)]
+    images = [(str(path.relative_to(data)), sampled(path)) for path in image_files(data)]
     return make_key(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in tables), images)
-
-
-def _sampled(path: Path) -> tuple[int, str] | None:
-    """A file's size, and a digest of samples from its beginning to its end.
-
-    They are half of a file of up to half a megabyte, and lie at most a few dozen rows apart in an
-    uncompressed radiograph: thousands of images are read in a moment, and one that was changed in
-    place is noticed.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.sha256()
-            parts = min(max(size // (2 * _SAMPLE), _FEWEST), _MOST)
-            for place in (*(size * part // parts for part in range(parts)), size - _SAMPLE):
-                file.seek(max(place, 0))
-                digest.update(file.read(_SAMPLE))
-    except OSError:
-        return None  # it is named when the table asks for its image
-    return size, digest.hexdigest()
 
 
 def make_key(*parts: Any) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from boneage import phantom
 from boneage.config import Config, PhantomData
 from boneage.data.boxes import read_boxes
 from boneage.data.cache import View, whole_pool, write_views
+from boneage.data.files import originals
 from boneage.data.samples import Samples, truth_arrays
 from boneage.data.splits import split_ids, write_split
 from boneage.data.tables import Radiograph, check_table, find_table
@@ -51,13 +53,26 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
     # An id with any box at all is kept out of training, also where no score uses that box.
     boxed = {name: set(boxes[name]) for name in truth}
     boxed["annotated"] = {id for by_id in boxes.values() for id in by_id}
-    patients = {one.id: one.patient for one in radiographs} if config.table.patient else None
+    if config.table.patient:
+        patients = {one.id: one.patient for one in radiographs}
+    else:
+        patients = originals({one.id: one.path for one in radiographs})
+        _say_copies(patients, console)
     given = {one.id: one.part for one in radiographs} if config.table.part else None
     parts = split_ids(ids, boxed, config.split, patients=patients, given=given)
     write_split(stage / "split.csv", parts)
     _samples(data, radiographs, parts, shapes, truth).save(stage.folder)
     counts = ", ".join(f"{part} {count}" for part, count in Counter(parts.values()).items())
     console.print(f"{len(ids)} radiographs: {counts}")
+
+
+def _say_copies(patients: dict[str, str], console: Console) -> None:
+    copies = [f"{id} of {first}" for id, first in patients.items() if id != first]
+    if copies:
+        shown = ", ".join(copies[:5]) + (", ..." if len(copies) > 5 else "")
+        console.print(
+            f"{len(copies)} images are copies of others, and in one part with them: {escape(shown)}"
+        )
 
 
 @contextlib.contextmanager
