@@ -97,7 +97,9 @@ def test_the_split_is_that_of_the_tables_columns(
 def test_copies_of_an_image_are_in_one_part(
     data_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = data_set(*(f"{i},{20 + i},True" for i in range(12)))
+    folds = ("train", "validation", "test")
+    rows = (f"{i},{20 + i},True,{folds[i % 3]}" for i in range(12))
+    folder = data_set(*rows, header="id,boneage,male,fold")
     for i in range(1, 6):
         shutil.copy(folder / IMAGES / "0.png", folder / IMAGES / f"{i}.png")
     stage = Stage(tmp_path / "prepare", "key")
@@ -108,4 +110,10 @@ def test_copies_of_an_image_are_in_one_part(
     assert len(set(parts[:6])) == 1
     assert len(set(parts)) == 3
     told = capsys.readouterr().out
-    assert "5 images are copies of others, and in one part with them: 1 of 0, 2 of 0, 3" in told
+    assert "copies of other images: 5 (1 of 0, 2 of 0, 3 of 0, 4 of 0, 5 of 0)\n" in told
+    # A split of one's own stays as it is.
+    config = Config.model_validate({"table": {"part": "fold"}})
+    prepare(config, stage, folder, Console(width=200))
+    assert Samples.load(stage.folder).parts.tolist() == list(4 * folds)
+    told = capsys.readouterr().out
+    assert "5 of 0); 4 of them in another part\n" in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,26 +53,29 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
     # An id with any box at all is kept out of training, also where no score uses that box.
     boxed = {name: set(boxes[name]) for name in truth}
     boxed["annotated"] = {id for by_id in boxes.values() for id in by_id}
-    if config.table.patient:
-        patients = {one.id: one.patient for one in radiographs}
-    else:
-        patients = originals({one.id: one.path for one in radiographs})
-        _say_copies(patients, console)
+    copied = originals({one.id: one.path for one in radiographs})
     given = {one.id: one.part for one in radiographs} if config.table.part else None
+    patients = {one.id: one.patient for one in radiographs} if config.table.patient else None
+    if patients is None and given is None:
+        patients = copied
     parts = split_ids(ids, boxed, config.split, patients=patients, given=given)
+    _say_copies(copied, parts, console)
     write_split(stage / "split.csv", parts)
     _samples(data, radiographs, parts, shapes, truth).save(stage.folder)
     counts = ", ".join(f"{part} {count}" for part, count in Counter(parts.values()).items())
     console.print(f"{len(ids)} radiographs: {counts}")
 
 
-def _say_copies(patients: dict[str, str], console: Console) -> None:
-    copies = [f"{id} of {first}" for id, first in patients.items() if id != first]
-    if copies:
-        shown = ", ".join(copies[:5]) + (", ..." if len(copies) > 5 else "")
-        console.print(
-            f"{len(copies)} images are copies of others, and in one part with them: {escape(shown)}"
-        )
+def _say_copies(copied: Mapping[str, str], parts: Mapping[str, str], console: Console) -> None:
+    """Say which images are copies of others, and how many a split of one's own has set apart."""
+    copies = {id: first for id, first in copied.items() if id != first}
+    if not copies:
+        return
+    listed = [f"{id} of {first}" for id, first in copies.items()]
+    shown = ", ".join([*listed[:5], *(["..."] if len(listed) > 5 else [])])
+    apart = sum(parts[id] != parts[first] for id, first in copies.items())
+    where = f"; {apart} of them in another part" if apart else ""
+    console.print(f"copies of other images: {len(copies)} ({escape(shown)}){where}")
 
 
 @contextlib.contextmanager
