@@ -87,6 +87,9 @@ def as_it_reads(
     """Distance and divergence (N,) of each row, differentiable by autograd."""
     logs = label_logs(target, criterion, sigmas, given)
     probs, expectations, gaps, labels = _terms_as_they_read(logits, logs, criterion)
+    if given is not None and not criterion.reverse:
+        # What is left out adds nothing, also where it is ruled out.
+        gaps = gaps.masked_fill(given == 0, 0)
     distances = distance_between(expectations, target, criterion.distance, criterion.bins)
     divergences = (probs * gaps).sum(-1) if criterion.reverse else -(labels * gaps).sum(-1)
     return distances, divergences
@@ -308,7 +311,11 @@ def _add_up(
         # What is not predicted adds nothing, however unlikely it is said to be: no 0 * inf.
         torch.sub(room, logits, out=pull).clamp_(max=_HUGE)
     else:
-        torch.sum(room.sub_(logits).mul_(labels), -1, out=sums.gaps)
+        gaps = room.sub_(logits)
+        if rows.label.given is not None:
+            # What is left out adds nothing, also where it is ruled out.
+            gaps.masked_fill_(rows.label.given == 0, 0)
+        torch.sum(gaps.mul_(labels), -1, out=sums.gaps)
     torch.amax(logits, -1, out=sums.highest)
     exps = torch.sub(logits, sums.highest[:, None], out=room).exp_()
     torch.sum(exps, -1, out=sums.exps)

@@ -19,6 +19,9 @@ FAR = 100.0
 # a bin. In uneven ones, whose widths may differ by any factor, the bracket may have to be halved
 # again and again.
 _NEWTON_STEPS, _NEWTON_STEPS_UNEVEN = 24, 80
+# In steps of the narrowest bin: what is added to the logs of a narrower label, to give it its mean,
+# is so large that rounding would decide between two bins.
+_LEAST_TILTED = 0.01
 
 
 class Peak(NamedTuple):
@@ -82,6 +85,8 @@ def log_labels(
     else:
         check_positive(name, spread)
     spread = spread_of(spread, values, bins)
+    if ends == "preserve_mean":
+        spread = spread.clamp(min=_LEAST_TILTED * edges.diff().min())
     present = values.isfinite() & spread.isfinite()
     # Replaced before any arithmetic: masking afterwards would leave NaN in the gradients.
     values = torch.where(present, values, bins.first)[:, None]

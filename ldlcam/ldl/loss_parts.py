@@ -12,6 +12,10 @@ from ldlcam.ldl.bins import Bins, check_bins
 DISTANCES = ("l1", "l2", "smooth_l1")
 REDUCTIONS = ("mean", "sum", "none")
 
+# In steps of the narrowest bin. A narrower label of a sample's own would be the nearest bin as
+# well, but without any weight by default, and without bound in reverse.
+_LEAST_SIGMA = 0.1
+
 
 class Criterion(NamedTuple):
     """What each row is judged by: a distance, and the divergence from its label."""
@@ -34,7 +38,7 @@ class Targets(NamedTuple):
     sigma: float | None
     """Standard deviation of all values' labels, if they have one."""
     sigmas: Tensor | None
-    """Standard deviation (N,) of each value's own label, at least 0."""
+    """Standard deviation (N,) of each value's own label, not too narrow."""
     labels: Tensor | None
     """Label distributions (N, K), each row summing to 1; None if values were given."""
 
@@ -88,7 +92,8 @@ def present_targets(
         check_tensor("sigma", sigma, "N", "real", N=count)
         sigmas = sigma.to(dtype)
         present = present & sigmas.isfinite()
-        sigma, sigmas = None, torch.where(present, sigmas, 1).clamp(min=0)
+        least = _LEAST_SIGMA * bins.edges_as(dtype, logits.device).diff().min()
+        sigma, sigmas = None, torch.where(present, sigmas, 1).clamp(min=least)
     if sample_weight is None:
         weights = present.to(dtype)
     else:

@@ -233,19 +233,20 @@ def expectation_ldl_loss(
             entry is negative or not finite, is missing.
         bins: The bins, K of them.
         sigma: Standard deviation of the Gaussian labels of values, in the unit of the bins; a
-            number, or (N,), real, for one per value. Entries that are not above 0 give all to the
-            nearest bin; of NaN or infinite ones the sample is missing. None for label
+            number, or (N,), real, for one per value. Entries below a tenth of the narrowest bin
+            count as that; of NaN or infinite ones the sample is missing. None for label
             distributions.
         weight: Weight of the divergence, at least 0. Its unit is that of the distance per nat. By
             default `sigma`, each sample's own (for `"l2"`, its square), at which the two terms
             pull alike at an error of `sigma` and which makes the loss the same in months and in
-            years, but for the unit itself. Where there is no sigma, it has to be given.
+            years, but for the unit itself. For label distributions a number `sigma` is this and
+            nothing else; without any the weight has to be given.
         distance: `"l1"`: absolute error; `"l2"`: squared error; `"smooth_l1"`: e^2 / 2b for an
             error e below b and e - b / 2 above, b being the mean step between the bins.
         ends: What happens to labels at the ends of the range, as in `gaussian_labels`.
         reverse: Whether to take KL(prediction, label) instead, which asks for less probability
             where the label has none rather than for more where it has much. What a
-            label distribution leaves out counts as next to impossible: about 1e-26 in float32.
+            label distribution leaves out counts as next to impossible, 1e-26.
         label_scale: `"probabilities"`, for labels that sum to 1; or `"paper"` or `"code"`, for
             those of `published_gaussian_labels`, whose sum is a weight of its own. This needs
             values, one sigma, `ends="renormalize"` and no `reverse`.

@@ -263,7 +263,7 @@ class MeanVarianceTerms(NamedTuple):
     """The parts of the mean-variance loss: `total` is their weighted sum."""
 
     cross_entropy: Tensor
-    """With the bin of the target, in nats."""
+    """With the bin of the target, or its label distribution, in nats."""
     mean: Tensor
     """Half the squared error of the expectation, in the squared unit of the bins."""
     variance: Tensor
@@ -340,4 +340,5 @@ class MeanVarianceLoss(_Relative):
 
 def _cross_entropy(labels: Tensor, log_probs: Tensor) -> Tensor:
     """Cross-entropy (N,); a bin that the label leaves out counts nothing, also at log 0."""
-    return -torch.where(labels > 0, labels * log_probs, 0).sum(-1)
+    counts = (labels > 0) | log_probs.isfinite()
+    return -(labels * torch.where(counts, log_probs, 0)).sum(-1)

@@ -1,6 +1,5 @@
 """The label of each row, by its logs: a Gaussian of one width, one of its own, or one given."""
 
-import math
 from collections.abc import Iterator
 from itertools import repeat
 from typing import NamedTuple
@@ -15,6 +14,9 @@ from ldlcam.ldl.loss_parts import Criterion, mean_step
 # no small part of sigma, and the highest log is not about 0 unless it is looked for.
 _NARROW = 0.1
 
+# What a label that was given leaves out counts as this much, for its log to be finite.
+_LEAST = 1e-26
+
 
 def label_logs(
     target: Tensor, criterion: Criterion, sigmas: Tensor | None, given: Tensor | None
@@ -28,7 +30,7 @@ def label_logs(
         given: Label distributions (N, K), each row summing to 1.
     """
     if given is not None:
-        return given.clamp(min=math.exp(lowest_log(given))).log()
+        return given.clamp(min=_LEAST).log()
     sigma, ends, floor = _sigma(criterion, sigmas), criterion.ends, not criterion.reverse
     return log_labels(target, criterion.bins, sigma, ends=ends, floor=floor)[0]
 
@@ -79,7 +81,7 @@ class RowLabels(NamedTuple):
     def write_logs(self, criterion: Criterion, centers: Tensor, logs: Tensor) -> None:
         """Write logs (n, K) of the labels, but for a number (n,); the highest is about 0."""
         if self.given is not None:
-            torch.log(self.given, out=logs).clamp_(min=lowest_log(logs))
+            torch.clamp(self.given, min=_LEAST, out=logs).log_()
             return
         if criterion.ends != "renormalize":
             logs.copy_(label_logs(self.held, criterion, self.sigmas, None))

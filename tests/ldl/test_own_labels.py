@@ -128,6 +128,24 @@ class TestSigmaOfEachSample:
             nearest = [59, 2, 239]
             torch.testing.assert_close(each, -logits.log_softmax(-1)[[0, 1, 2], nearest])
 
+    def test_the_narrowest(self) -> None:
+        """Smaller sigmas count as a tenth of a bin, in the weight as in the label."""
+        logits, target = torch.randn(3, 7), torch.tensor([0.3, 4.0, 12.2])
+        criterion = ExpectationLDLLoss(UNEVEN, reverse=True)
+        least = criterion(logits, target, sigma=0.1)
+        for sigma in (0.0, 0.01, -5.0):
+            got = criterion(logits, target, sigma=torch.full((3,), sigma))
+            torch.testing.assert_close(got, least)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_narrowest_that_keep_their_mean(self, dtype: torch.dtype) -> None:
+        target = torch.tensor([24.0, 24.3, 24.5, 24.9], dtype=dtype)
+        logits = torch.zeros(4, 240, dtype=dtype, requires_grad=True)
+        loss = LabelDivergenceLoss(MONTHS, ends="preserve_mean", reduction="sum")
+        (gradient,) = torch.autograd.grad(loss(logits, target, sigma=torch.zeros(4)), logits)
+        means = ((1 / 240 - gradient) * MONTHS.centers).sum(-1)
+        torch.testing.assert_close(means, target, rtol=0, atol=1e-2)
+
     @given(st.integers(0, 10**6))
     def test_any_sigmas_in_float32(self, seed: int) -> None:
         """Narrow and wide ones side by side are as exact as in float64."""
@@ -242,7 +260,6 @@ class TestDistributions:
             entropy = float(stats.entropy(label) + stats.entropy(label, probs))
             return entropy + 0.1 * distance(label, probs) ** 2 + 0.05 * variance
 
-        floor = np.exp(np.log(np.finfo(float).tiny) + np.log(1e10) + np.log(7))
         each = {
             "divergence": lambda label, probs: stats.entropy(label, probs),
             "expectation": distance,
@@ -251,7 +268,7 @@ class TestDistributions:
             ),
             "expectation ldl, reverse": lambda label, probs: (
                 distance(label, probs)
-                + 0.7 * special.rel_entr(probs, np.maximum(label, floor)).sum()
+                + 0.7 * special.rel_entr(probs, np.maximum(label, 1e-26)).sum()
             ),
             "crps": squared_gap,
             "cross-entropy": lambda label, probs: (
@@ -304,6 +321,35 @@ class TestDistributions:
         assert gradient.any(-1).tolist() == [False, False, True, False, False, True]
         assert make(UNEVEN)(logits, torch.zeros(6, 7)) == 0
         assert make(UNEVEN)(logits[:0], labels[:0]) == 0
+
+    @pytest.mark.parametrize("name", ["divergence", "expectation ldl", "cross-entropy"])
+    @pytest.mark.parametrize("out", [-torch.inf, -1e30])
+    def test_what_votes_leave_out_can_be_ruled_out(self, name: str, out: float) -> None:
+        votes = torch.tensor([[1, 2, 3, 0, 0, 0, 0], [0, 0, 5, 1, 0, 0, 0]])
+        logits = torch.randn(2, 7, dtype=torch.float64)
+        logits[:, 4:] = out
+        logits.requires_grad_()
+        few = Bins.from_centers([0, 1, 2, 4])
+        losses = (
+            LOSSES[name](UNEVEN)(logits, votes),
+            LOSSES[name](few)(logits[:, :4], votes[:, :4]),
+            LOSSES[name](UNEVEN)(logits, votes.double().requires_grad_()),
+        )
+        for loss in losses[1:]:
+            torch.testing.assert_close(losses[0], loss)
+        gradients = [torch.autograd.grad(loss, logits)[0] for loss in losses]
+        for gradient in gradients[1:]:
+            torch.testing.assert_close(gradients[0], gradient)
+
+    @pytest.mark.parametrize("make", [BinCrossEntropyLoss, MeanVarianceLoss])
+    def test_derivatives_by_labels_that_are_0(self, make: Make) -> None:
+        """As by those that are nearly 0."""
+        gradients = []
+        for least in (0.0, 1e-9):
+            labels = self.votes.double().clamp(min=least).requires_grad_()
+            loss = make(UNEVEN)(self.logits, labels)
+            gradients += torch.autograd.grad(loss, labels)
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
 
     @every_loss
     @pytest.mark.usefixtures("_small_chunks")
