@@ -38,7 +38,8 @@ def gaussian_labels(
       value; the label gets narrower. Values count as at least half a bin inside of the end
       centres, because at the end centre itself only a single bin would be left. (The move is an
       exponential tilt of the shares, which for `integrate=False` is exactly a move. In very
-      uneven bins it is exact for a sigma above about 1/400 of the widest step.)
+      uneven bins it is exact for a sigma above about 1/400 of the widest step. A sigma below a
+      hundredth of the narrowest bin counts as that: two bins share the label.)
     - `"extend"`: the end bins take what falls beyond them, as bins "up to" and "from".
     - `"error"`: like `"renormalize"`, but values beyond the outer edges are refused. This looks
       at the data, so it waits for the device and does not compile to one graph.
@@ -50,7 +51,8 @@ def gaussian_labels(
         values: Values (N,), real, in the unit of the bins. NaN or infinite is missing.
         bins: The bins, K of them.
         sigma: Standard deviation, in the unit of the bins; a number, or (N,) for one per value.
-            Entries that are not above 0 give all to the nearest bin; NaN is missing.
+            Entries that are not above 0 give all to the nearest bin, unless the mean is to be
+            preserved; NaN is missing.
         ends: What happens at the ends of the range, see above.
         integrate: Whether to integrate the density over each bin instead of sampling it at the
             centre. It matters when `sigma` is about a bin or less.

@@ -127,6 +127,17 @@ class TestPreserveMean:
             labels = gaussian_labels(values, UNEVEN, sigma, ends="preserve_mean")
             torch.testing.assert_close(means(labels, UNEVEN), values, atol=1e-6, rtol=0)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("integrate", [False, True])
+    @pytest.mark.parametrize("sigma", [1e-30, 1e-4, 0.02])
+    def test_labels_much_narrower_than_a_bin(
+        self, sigma: float, integrate: bool, dtype: torch.dtype
+    ) -> None:
+        values = torch.tensor([24.0, 24.1, 24.3, 24.5, 24.9], dtype=dtype)
+        labels = gaussian_labels(values, MONTHS, sigma, ends="preserve_mean", integrate=integrate)
+        torch.testing.assert_close(means(labels, MONTHS), values.double(), rtol=0, atol=2e-3)
+        assert (labels[1:, 23:25].sum(-1) > 0.999).all()
+
     def test_values_outside_count_as_half_a_bin_inside(self) -> None:
         labels = gaussian_labels(
             torch.tensor([-1e9, 1.0, 1.5, 239.5, 240.0, 1e9]), MONTHS, 15.0, ends="preserve_mean"
