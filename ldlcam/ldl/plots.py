@@ -202,7 +202,12 @@ def plot_reliability(predicted: Mapping[str, LabelDistribution], targets: Tensor
 
 
 def plot_error_by_value(
-    predictions: Mapping[str, Tensor], targets: Tensor, bands: Bins, *, level: float = 0.95
+    predictions: Mapping[str, Tensor],
+    targets: Tensor,
+    bands: Bins,
+    *,
+    level: float = 0.95,
+    cluster: Tensor | None = None,
 ) -> Figure:
     """Mean absolute error and bias in bands of the true value, with bootstrap intervals.
 
@@ -211,6 +216,7 @@ def plot_error_by_value(
         targets: True values (N,), real, in the same unit. NaN is missing and left out.
         bands: The bands, such as `Bins(12, 228, 24, unit="months")` for two years each.
         level: Level of the intervals, in (0, 1).
+        cluster: What each value belongs to (N,), integer, such as a person, as for `bootstrap`.
 
     Returns:
         The figure. A band without values has no dot.
@@ -233,6 +239,10 @@ def plot_error_by_value(
     check_mapping("predictions", predictions)
     check_tensor("targets", targets, "N", "real")
     check_bins(bands, "bands")
+    if cluster is None:
+        cluster = torch.arange(len(targets))
+    check_tensor("cluster", cluster, "N", "integer", N=targets.shape[0])
+    belongs = cluster.cpu()[~targets.isnan().cpu()]
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     both = figure.subplots(1, 2)
     centers, edges = bands.centers.cpu(), bands.edges.cpu()
@@ -247,7 +257,14 @@ def plot_error_by_value(
                 chosen = band == index
                 if not chosen.any():
                     continue
-                told = bootstrap(metric, shown[chosen], true[chosen], level=level, resamples=500)
+                told = bootstrap(
+                    metric,
+                    shown[chosen],
+                    true[chosen],
+                    cluster=belongs[chosen],
+                    level=level,
+                    resamples=500,
+                )
                 value, low, high = (number.item() for number in told)
                 axes.errorbar(
                     places[index],

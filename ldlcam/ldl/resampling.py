@@ -25,6 +25,7 @@ class Estimate(NamedTuple):
 def bootstrap(
     metric: Callable[..., Tensor],
     *samples: Any,
+    cluster: Tensor | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -40,8 +41,12 @@ def bootstrap(
             of which gets an interval of its own.
         *samples: One or more of what the metric takes, of N samples each: tensors (N, ...), or
             a `LabelDistribution` (N,).
+        cluster: What each sample belongs to (N,), integer, such as the person that several images
+            show. Then clusters are drawn, with all of their samples: those of one tell less than
+            as many of others. By default each sample is alone.
         level: Level of the percentile interval, in (0, 1).
-        resamples: How many times N samples are drawn with replacement.
+        resamples: How many times N samples, or as many clusters as there are, are drawn with
+            replacement.
         seed: Seed of the drawing.
 
     Returns:
@@ -50,8 +55,9 @@ def bootstrap(
         out.
 
     Raises:
-        TypeError: If the metric returns no floating tensor.
-        ValueError: If there is nothing to draw from, or an option is out of range.
+        TypeError: If the metric returns no floating tensor, or `cluster` is no integer tensor.
+        ValueError: If there is nothing to draw from, a shape is wrong, or an option is out of
+            range.
 
     Example:
         >>> import torch
@@ -60,9 +66,16 @@ def bootstrap(
         >>> value, low, high = bootstrap(mean_absolute_error, ages + torch.randn(400), ages)
         >>> bool(low < value < high)
         True
+        >>> errors = (10 * torch.randn(100)).repeat_interleave(4)  # four images of each person
+        >>> person = torch.arange(100).repeat_interleave(4)
+        >>> apart, together = (bootstrap(torch.mean, errors, cluster=c) for c in (None, person))
+        >>> bool(together.high - together.low > 1.5 * (apart.high - apart.low))
+        True
 
     References:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993: the percentile interval.
+        Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8: drawing
+        clusters whole.
     """
     check_open_fraction("level", level)
     check_count("resamples", resamples)
@@ -71,21 +84,45 @@ def bootstrap(
     counts = [_count(each) for each in samples]
     if len(set(counts)) > 1:
         raise ValueError(f"samples: expected as many of each, got {counts}")
+    if cluster is not None:
+        check_tensor("cluster", cluster, "N", "integer", N=counts[0])
     value = metric(*samples)
     check_tensor("metric", value, dtype="floating")
     if counts[0] == 0:
         nothing = torch.full_like(upcast(value), torch.nan)
         return Estimate(value, nothing, nothing.clone())
     generator = torch.Generator().manual_seed(seed)
+    draw = _drawing(counts[0], cluster, generator)
     drawn = []
     with torch.no_grad():
         for _ in range(resamples):
-            index = torch.randint(counts[0], (counts[0],), generator=generator, device="cpu")
+            index = draw()
             drawn.append(metric(*(each[index.to(_device(each))] for each in samples)))
     tail = (1 - level) / 2
     figures = upcast(torch.stack(drawn))
     low, high = figures.nanquantile(figures.new_tensor([tail, 1 - tail]), dim=0)
     return Estimate(value, low, high)
+
+
+def _drawing(
+    count: int, cluster: Tensor | None, generator: torch.Generator
+) -> Callable[[], Tensor]:
+    """Draws the indices of samples: as many as there are, or of as many clusters, all theirs."""
+    if cluster is None:
+        return lambda: torch.randint(count, (count,), generator=generator, device="cpu")
+    _, of_each, sizes = torch.unique(cluster.cpu(), return_inverse=True, return_counts=True)
+    order: Tensor = of_each.argsort(stable=True)
+    starts = sizes.cumsum(0) - sizes
+
+    def draw() -> Tensor:
+        chosen = torch.randint(len(sizes), (len(sizes),), generator=generator, device="cpu")
+        lengths = sizes[chosen]
+        # From a place among those drawn to one in the order by clusters.
+        shifts = starts[chosen] - (lengths.cumsum(0) - lengths)
+        places = torch.arange(int(lengths.sum()), device="cpu")
+        return order[places + shifts.repeat_interleave(lengths)]
+
+    return draw
 
 
 def by_group(

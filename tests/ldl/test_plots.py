@@ -82,6 +82,19 @@ def test_error_by_value() -> None:
     assert [text.get_text() for text in errors.get_legend().get_texts()] == ["O", "R"]
 
 
+def test_errors_of_people_who_are_shown_twice() -> None:
+    """Each bar is the interval of the people in that band."""
+    ages = torch.tensor([20.0, 20.0, 30.0, 30.0, torch.nan, 70.0, 75.0])
+    values = ages + torch.tensor([4.0, 4.0, -1.0, -1.0, 0.0, 2.0, 3.0])
+    person = torch.tensor([5, 5, 6, 6, 5, 7, 8])
+    bands = Bins(25, 73, 48)
+    errors = plot_error_by_value({"O": values}, ages, bands, cluster=person).axes[0]
+    bars = [container.lines[2][0].get_segments()[0][:, 1] for container in errors.containers]
+    assert [bar.tolist() for bar in bars] == [[1, 4], [2, 3]]
+    with pytest.raises(ValueError, match=r"cluster: expected shape \(N,\) with N = 7"):
+        plot_error_by_value({"O": values}, ages, MONTHS, cluster=person[1:])
+
+
 def test_arguments() -> None:
     ages = torch.ones(2)
     with pytest.raises(ValueError, match="predicted: expected at least one, got none"):

@@ -3,6 +3,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
@@ -68,7 +70,54 @@ class TestBootstrap:
         value, low, high = bootstrap(mean_crps, predicted, 240 * torch.rand(60), resamples=100)
         assert low < value < high
 
+    def test_clusters_against_means_of_each(self) -> None:
+        """Of equal clusters, the mean is that of their means, and so is its interval."""
+        people = torch.randperm(80).repeat_interleave(5)
+        shuffled = torch.randperm(400)
+        errors = (10 * torch.randn(80, dtype=torch.float64)).repeat_interleave(5)
+        errors = errors + torch.randn(400, dtype=torch.float64)
+        found = bootstrap(
+            torch.mean, errors[shuffled], cluster=people[shuffled] - 7, resamples=4000
+        )
+        means = errors.reshape(80, 5).mean(1).numpy()
+        want = stats.bootstrap(
+            (means,), np.mean, n_resamples=4000, method="percentile", rng=0
+        ).confidence_interval
+        assert found.value.item() == pytest.approx(means.mean())
+        assert found.low.item() == pytest.approx(want.low, abs=0.15)
+        assert found.high.item() == pytest.approx(want.high, abs=0.15)
+
+    @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.integers(0, 99))
+    def test_a_cluster_is_drawn_whole(self, people: list[int], seed: int) -> None:
+        """Of clusters of any sizes, as many as there are, each with all of its samples."""
+        cluster = torch.tensor(people)
+        drawn: list[Tensor] = []
+
+        def metric(each: Tensor) -> Tensor:
+            drawn.append(each)
+            return each.double().mean()
+
+        bootstrap(metric, torch.arange(len(people)), cluster=cluster, resamples=5, seed=seed)
+        for samples in drawn[1:]:
+            times = torch.bincount(samples, minlength=len(people))
+            of_each = {person: set(times[cluster == person].tolist()) for person in set(people)}
+            assert all(len(counts) == 1 for counts in of_each.values())
+            assert sum(counts.pop() for counts in of_each.values()) == len(set(people))
+
+    def test_clusters_of_one_are_samples(self) -> None:
+        samples = pairs(50)
+        expected = bootstrap(mean_absolute_error, *samples, resamples=50)
+        found = bootstrap(mean_absolute_error, *samples, cluster=torch.arange(50), resamples=50)
+        assert found == expected
+        nobody = torch.zeros(0, dtype=torch.long)
+        empty = bootstrap(mean_error, *(each[:0] for each in samples), cluster=nobody)
+        assert all(value.isnan() for value in empty)
+
     def test_arguments(self) -> None:
+        with pytest.raises(ValueError, match=r"cluster: expected shape \(N,\) with N = 3"):
+            bootstrap(mean_error, *pairs(3), cluster=torch.zeros(2, dtype=torch.long))
+        with pytest.raises(TypeError, match="cluster: expected a tensor of integer dtype"):
+            bootstrap(mean_error, *pairs(3), cluster=torch.zeros(3))
         with pytest.raises(ValueError, match="samples: expected one or more, got none"):
             bootstrap(mean_error)
         with pytest.raises(ValueError, match=r"samples: expected as many of each, got \[3, 2\]"):
@@ -169,4 +218,7 @@ def test_the_default_device_is_not_that_of_the_draws() -> None:
     expected = bootstrap(mean_absolute_error, values, targets, resamples=50)
     with torch.device("meta"):
         estimate = bootstrap(mean_absolute_error, values, targets, resamples=50)
+        each = torch.arange(20, device="cpu")
+        alone = bootstrap(mean_absolute_error, values, targets, cluster=each, resamples=50)
     torch.testing.assert_close(estimate.low, expected.low)
+    torch.testing.assert_close(alone.low, expected.low)

@@ -85,6 +85,7 @@ def make_run(
     samples = Samples(
         ids=tuple(ids(i) for i in range(count)),
         parts=parts,
+        patients=np.arange(count) // (2 if config.table.patient else 1),
         months=rng.uniform(10, 220, count).astype(np.float32).round(),
         male=rng.random(count) < 0.5,
         shapes=np.tile([HEIGHT, WIDTH], (count, 1)),

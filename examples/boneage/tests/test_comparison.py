@@ -41,6 +41,7 @@ def _samples(parts: list[str], months: np.ndarray, covariates: np.ndarray) -> Sa
     return Samples(
         ids=tuple(map(str, range(count))),
         parts=np.array(parts),
+        patients=np.arange(count),
         months=months.astype(np.float32),
         male=np.arange(count) % 2 == 0,
         shapes=np.full((count, 2), 9),
@@ -192,7 +193,7 @@ def test_scores_by_hand() -> None:
     errors = torch.tensor([1.0, -5.0, 7.0, 13.0])
     spread = torch.arange(-20.0, 21.0)
     calibration = 30 + spread, torch.full((41,), 30.0)
-    figures = score(truth + errors, truth, calibration, BINS, **SAMPLING)
+    figures = score(truth + errors, truth, np.arange(len(truth)), calibration, BINS, **SAMPLING)
     assert figures["mae"] == figures["crps"] == pytest.approx(6.5)
     assert figures["bias"] == pytest.approx(4)
     assert (figures["cs6"], figures["cs12"]) == (0.5, 0.75)
@@ -204,7 +205,7 @@ def test_scores_by_hand() -> None:
 
 def test_too_few_images_to_calibrate_on_have_no_width() -> None:
     truth = torch.tensor([10.0, 20.0])
-    figures = score(truth, truth, (truth, truth), BINS, **SAMPLING)
+    figures = score(truth, truth, np.arange(len(truth)), (truth, truth), BINS, **SAMPLING)
     assert figures["calibrated_width90"] is None
     assert figures["calibrated_coverage90"] == 1
 
@@ -214,7 +215,7 @@ def test_scores_of_distributions_by_hand() -> None:
     truth = torch.arange(10.0, 51.0)
     logits = torch.full((41, 60), -1e4)
     logits[torch.arange(41), (truth - 4).long()] = 0
-    figures = score(logits, truth, (logits, truth), BINS, **SAMPLING)
+    figures = score(logits, truth, np.arange(len(truth)), (logits, truth), BINS, **SAMPLING)
     assert figures["mae"] == pytest.approx(3)
     assert figures["bias"] == pytest.approx(-3)
     assert figures["coverage90"] == 0

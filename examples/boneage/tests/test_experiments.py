@@ -23,7 +23,7 @@ from boneage.errors import UserError
 from boneage.experiments import attention, distributions
 from boneage.experiments.attention import claim_csv, claim_page, draw_claim
 from boneage.experiments.figure import draw_table
-from boneage.experiments.networks import Network, beside_others, read_line
+from boneage.experiments.networks import Network, _shown, beside_others, read_line
 from boneage.experiments.page import write_csv, write_page
 from boneage.experiments.results import summarize
 from boneage.experiments.rows import (
@@ -237,6 +237,19 @@ def test_intervals_are_told_with_their_width_and_what_the_paper_says() -> None:
     assert "\nThe paper finds the error not sensitive to it, and takes 15.\n" in page
     first, second = csv.DictReader(write_csv(results).splitlines())
     assert (first["width90"], second["width90"]) == ("", "41.6000")
+
+
+def test_gains_draw_the_images_of_a_patient_together() -> None:
+    """Of images that all show one patient, any draw is all of them."""
+    config = load_config("smoke", ["experiments.deltas=[5, 15]"])
+    experiment = EXPERIMENTS["claim-delta"](config)
+    better = {"months": "101 130 140"}
+    for told, certain in (({}, False), (_shown(np.array([4, 4, 4])), True)):
+        networks = [[_figures(9, 8, **told)], [_figures(9, 8, **told, **better)]]
+        gain = summarize(experiment, networks, [None] * 2, config)["rows"][1]["gain_on_first"]
+        assert gain["gain"] == pytest.approx(8 - 11 / 3)
+        assert (gain["interval"] == pytest.approx([gain["gain"]] * 2)) is certain
+    assert _shown(np.array([4, 7, 9])) == {}
 
 
 def test_a_page_says_where_regions_were_not_found() -> None:

@@ -23,6 +23,7 @@ def samples_of(months: list[float], parts: list[str] | None = None) -> Samples:
     return Samples(
         ids=tuple(f"i{at}" for at in range(count)),
         parts=np.array(parts or [splits.TEST] * count),
+        patients=np.arange(count),
         months=np.array(months, dtype=np.float32),
         male=np.arange(count) % 2 == 0,
         shapes=np.array([[30 + at, 20] for at in range(count)]),

@@ -365,6 +365,7 @@ def test_a_sweep_takes_each_annotated_region_where_it_is_annotated() -> None:
         months=np.ones(count, np.float32),
         male=np.zeros(count, bool),
         parts=np.array([name] * count),
+        patients=np.arange(count),
         shapes=np.array([[64, 80 + i] for i in range(count)]),
         paths=(Path("nowhere"),) * count,
         truth={

@@ -15,6 +15,7 @@ from boneage.config import Config, PhantomData
 from boneage.data.samples import Samples
 from boneage.errors import Problems, UserError
 from boneage.run_folder import Stage
+from boneage.stages.evaluate import describe_data
 from boneage.stages.prepare import _check_boxes, draw_phantom, prepare
 
 QUIET = Console(quiet=True)
@@ -87,9 +88,13 @@ def test_the_split_is_that_of_the_tables_columns(
     stage = Stage(tmp_path / "prepare", "key")
     stage.begin()
     prepare(config, stage, folder, QUIET)
-    parts = Samples.load(stage.folder).parts.tolist()
+    samples = Samples.load(stage.folder)
+    parts = samples.parts.tolist()
     assert all(len(set(parts[i : i + 3])) == 1 for i in range(0, 12, 3))
     assert sorted(parts[::3]) == sorted(folds)
+    shown = [i // 3 if "patient" in own else i for i in range(12)]
+    assert samples.patients.tolist() == shown
+    assert describe_data(config, samples).get("patients") == (4 if "patient" in own else None)
     if "part" in own:
         assert parts[::3] == list(folds)
 
@@ -106,9 +111,11 @@ def test_copies_of_an_image_are_in_one_part(
     stage.begin()
     config = Config.model_validate({"split": {"validation": 0.25, "test": 0.25}})
     prepare(config, stage, folder, Console(width=200))
-    parts = Samples.load(stage.folder).parts.tolist()
+    samples = Samples.load(stage.folder)
+    parts = samples.parts.tolist()
     assert len(set(parts[:6])) == 1
     assert len(set(parts)) == 3
+    assert samples.patients.tolist() == [0] * 6 + [1, 2, 3, 4, 5, 6]
     told = capsys.readouterr().out
     assert "copies of other images: 5 (1 of 0, 2 of 0, 3 of 0, 4 of 0, 5 of 0)\n" in told
     # A split of one's own stays as it is.

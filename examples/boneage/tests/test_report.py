@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_run import Page, Run, make_run
+from report_run import PARTS, Page, Run, make_run
 
 from boneage.errors import UserError
 from boneage.stages import report
@@ -100,6 +100,14 @@ def test_without_boxes_or_floors(plain_run: Run) -> None:
     assert "Fingerprint" not in words
     assert "nan" not in words.lower().split()
     assert "Bone age: hands" in words
+
+
+def test_patients_are_counted(tmp_path: Path, no_figures: None) -> None:
+    run = make_run(tmp_path, data=Path("/nowhere/hands"), changes=("table.patient=Person",))
+    words = " ".join(Page(run.page).text.split())
+    count = len(PARTS)
+    assert f"{count} radiographs of {(count + 1) // 2} patients: 20 to train" in words
+    assert "No patient is in two parts." in words
 
 
 def test_no_missing_figure_is_printed_as_nan(whole_run: Run) -> None:

@@ -20,6 +20,7 @@ def samples() -> Samples:
     return Samples(
         ids=("9", "10", 'odd, "id"', "11"),
         parts=np.array(["train", "boxes-score", "boxes-choose", "boxes-score"]),
+        patients=np.array([0, 1, 2, 1]),
         months=np.array([94.1, 1, 240, 1 / 3], dtype=np.float32),
         male=np.array([True, False, False, True]),
         shapes=np.array([[100, 90], [2000, 1500], [8, 8], [64, 65]]),
@@ -59,8 +60,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path, samples: Samples) -> None:
 def test_the_table_can_be_read_by_others(tmp_path: Path, samples: Samples) -> None:
     samples.save(tmp_path)
     lines = (tmp_path / "samples.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "id,part,months,male,height,width,path"
-    assert lines[2] == '10,boxes-score,1.0,False,2000,1500,"/a,b/10.png"'
+    assert lines[0] == "id,part,patient,months,male,height,width,path"
+    assert lines[2] == '10,boxes-score,1,1.0,False,2000,1500,"/a,b/10.png"'
 
 
 def test_a_data_set_without_boxes_or_rows(tmp_path: Path, samples: Samples) -> None:
@@ -68,8 +69,9 @@ def test_a_data_set_without_boxes_or_rows(tmp_path: Path, samples: Samples) -> N
     without.save(tmp_path)
     assert_same(Samples.load(tmp_path), without)
     rows = slice(0, 0)
-    empty = Samples((), *(getattr(samples, n)[rows] for n in ("parts", "months", "male", "shapes")),
-                    (), {}, samples.covariates[rows])  # fmt: skip
+    names = ("parts", "patients", "months", "male", "shapes")
+    arrays = (getattr(samples, name)[rows] for name in names)
+    empty = Samples((), *arrays, (), {}, samples.covariates[rows])
     empty.save(tmp_path)
     assert_same(Samples.load(tmp_path), empty)
 

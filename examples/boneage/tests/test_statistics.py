@@ -24,7 +24,8 @@ def _ages(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_age_errors_by_hand() -> None:
-    figures = age_errors(np.array([10.0, 20.0, 30.0]), np.array([16.0, 20.0, 17.0]), **SAMPLING)
+    months, truth = np.array([10.0, 20.0, 30.0]), np.array([16.0, 20.0, 17.0])
+    figures = age_errors(months, truth, np.arange(3), **SAMPLING)
     assert figures["count"] == 3
     assert figures["mae"] == pytest.approx(19 / 3)
     assert figures["rmse"] == pytest.approx(np.sqrt((36 + 169) / 3))
@@ -35,7 +36,7 @@ def test_age_errors_by_hand() -> None:
 
 def test_interval_agrees_with_scipy() -> None:
     months, truth = _ages()
-    low, high = age_errors(months, truth, **SAMPLING)["mae_interval"]
+    low, high = age_errors(months, truth, np.arange(len(truth)), **SAMPLING)["mae_interval"]
     error = np.abs(months.astype(np.float64) - truth)
     known = stats.bootstrap((error,), np.mean, method="percentile", rng=3).confidence_interval
     assert low == pytest.approx(known.low, abs=0.1)
@@ -43,28 +44,52 @@ def test_interval_agrees_with_scipy() -> None:
 
 
 def test_no_images_have_no_figures() -> None:
-    assert age_errors(np.array([]), np.array([]), **SAMPLING) == {"count": 0}
+    assert age_errors(np.array([]), np.array([]), np.arange(0), **SAMPLING) == {"count": 0}
 
 
 def test_pairing_sees_a_small_steady_gain() -> None:
     months, truth = _ages()
     worse = truth + (months - truth) * 1.05
-    found = paired_difference(worse, months, truth, **SAMPLING)
+    found = paired_difference(worse, months, truth, np.arange(len(truth)), **SAMPLING)
     assert found["gain"] == pytest.approx(0.05 * np.abs(months - truth).mean(), rel=1e-3)
     assert found["excludes_zero"]
-    reverse = paired_difference(months, worse, truth, **SAMPLING)
+    reverse = paired_difference(months, worse, truth, np.arange(len(truth)), **SAMPLING)
     assert reverse["gain"] == pytest.approx(-found["gain"])
     assert reverse["excludes_zero"]
-    assert not paired_difference(months, months.copy(), truth, **SAMPLING)["excludes_zero"]
+    assert not paired_difference(months, months.copy(), truth, np.arange(len(truth)), **SAMPLING)[
+        "excludes_zero"
+    ]
 
 
 @pytest.mark.parametrize(("count", "clear"), [(1, False), (9, False), (10, True)])
 def test_few_images_decide_nothing(count: int, clear: bool) -> None:
     """Of one image a bootstrap's interval is a point, and of few it is too narrow."""
     truth = np.full(count, 100.0)
-    found = paired_difference(truth + 9, truth + 2, truth, **SAMPLING)
+    found = paired_difference(truth + 9, truth + 2, truth, np.arange(len(truth)), **SAMPLING)
     assert found["gain"] == pytest.approx(7)
     assert found["excludes_zero"] is clear
+
+
+def test_patients_are_drawn_with_their_images() -> None:
+    """Images of a patient that err alike count once: here every patient is shown four times."""
+    months, truth = _ages()
+    once = np.arange(len(truth))
+    four = [np.repeat(each, 4) for each in (months, truth, once)]
+    shuffled = np.random.default_rng(2).permutation(len(four[0]))
+    months4, truth4, patients = (each[shuffled] for each in four)
+    expected = age_errors(months, truth, once, **SAMPLING)
+    assert age_errors(months4, truth4, patients, **SAMPLING)["mae_interval"] == pytest.approx(
+        expected["mae_interval"]
+    )
+    gains = [
+        paired_difference(*both, **SAMPLING)["interval"]
+        for both in ((truth + 11, months, truth, once), (truth4 + 11, months4, truth4, patients))
+    ]
+    assert gains[1] == pytest.approx(gains[0])
+    # Of few patients many images decide nothing.
+    assert not paired_difference(truth + 9, truth + 2, truth, once // 40, **SAMPLING)[
+        "excludes_zero"
+    ]
 
 
 def test_intervals_by_hand() -> None:
@@ -99,7 +124,7 @@ def test_ages_at_the_bounds_belong_to_the_older_band() -> None:
 def test_groups_are_complete() -> None:
     months, truth = _ages()
     male = np.arange(len(truth)) % 3 == 0
-    errors = by_group(months, truth, male, **SAMPLING)
+    errors = by_group(months, truth, male, np.arange(300), **SAMPLING)
     assert errors["male"]["count"] == 100
     assert errors["male"]["count"] + errors["female"]["count"] == 300
     bands = [group["count"] for name, group in errors.items() if "years" in name]
@@ -117,6 +142,7 @@ def test_median_box_is_chosen_on_one_half_and_scored_on_the_other() -> None:
     samples = Samples(
         ids=tuple("abcdef"),
         parts=np.array(["boxes-choose"] * 3 + ["boxes-score"] * 3),
+        patients=np.arange(6),
         months=np.zeros(6, dtype=np.float32),
         male=np.zeros(6, dtype=bool),
         shapes=np.array([[100, 100]] * 3 + [[200, 200], [100, 100], [100, 100]]),
@@ -131,6 +157,6 @@ def test_median_box_is_chosen_on_one_half_and_scored_on_the_other() -> None:
 def test_pairing_of_several_models_is_that_of_their_mean_errors() -> None:
     months, truth = _ages()
     others = np.stack([months + 1, months - 4, truth + 12], axis=1)
-    found = paired_difference(others, months, truth, **SAMPLING)
+    found = paired_difference(others, months, truth, np.arange(len(truth)), **SAMPLING)
     error = np.abs(others - truth[:, None]).mean() - np.abs(months - truth).mean()
     assert found["gain"] == pytest.approx(error, rel=1e-5)

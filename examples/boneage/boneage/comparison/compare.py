@@ -110,12 +110,13 @@ def _scores(config: Config, told: dict[str, Stage], samples: Samples) -> dict[st
     bins = make_bins(config.bins)
     sampling = {"resamples": config.bootstrap, "seed": config.seed}
     truth = {part: samples.months[samples.rows(part)] for part in (splits.VALIDATION, splits.TEST)}
+    patients = samples.patients[samples.rows(splits.TEST)]
     chose, test = (torch.from_numpy(months) for months in truth.values())
     months, scores = {}, {}
     for loss, stage in told.items():
         outputs = load_outputs(stage)
         seeds = [
-            score(output, test, (calibration, chose), bins, **sampling)
+            score(output, test, patients, (calibration, chose), bins, **sampling)
             for calibration, output in zip(*outputs.values(), strict=True)
         ]
         scores[loss] = {"mean": _mean(seeds), "seeds": seeds}
@@ -123,7 +124,7 @@ def _scores(config: Config, told: dict[str, Stage], samples: Samples) -> dict[st
         months[loss] = np.stack(ages, axis=1)
     for loss in told:
         scores[loss]["gain_on_l1"] = paired_difference(
-            months["l1"], months[loss], truth[splits.TEST], **sampling
+            months["l1"], months[loss], truth[splits.TEST], patients, **sampling
         )
     return scores
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from ldlcam import (
     Bins,
@@ -38,13 +39,19 @@ def load_outputs(stage: Stage) -> Outputs:
 
 
 def score(
-    output: Tensor, truth: Tensor, calibration: tuple[Tensor, Tensor], bins: Bins, **sampling: int
+    output: Tensor,
+    truth: Tensor,
+    patients: np.ndarray,
+    calibration: tuple[Tensor, Tensor],
+    bins: Bins,
+    **sampling: int,
 ) -> dict[str, Any]:
     """Errors, CRPS, and the 90% intervals as told and as calibrated, of one network.
 
     Args:
         output: Of the test images, logits (N, K) or ages (N,) in months.
         truth: Their ages (N,), in months.
+        patients: Whom each shows (N,).
         calibration: Outputs and ages of the images that conformal intervals are calibrated on.
         bins: The bins of the ages.
         **sampling: Of the bootstrap.
@@ -60,7 +67,7 @@ def score(
     kept_low, kept_high = conformal(predicted)
     # With too few images to calibrate on, intervals are unbounded.
     width = float((kept_high - kept_low).mean())
-    figures = age_errors(predicted.mean.numpy(), truth.numpy(), **sampling)
+    figures = age_errors(predicted.mean.numpy(), truth.numpy(), patients, **sampling)
     return {
         **figures,
         "crps": figures["mae"] if single else float(mean_crps(predicted, truth)),

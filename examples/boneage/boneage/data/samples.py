@@ -15,7 +15,7 @@ from boneage.errors import UserError
 from boneage.run_folder import TEXT, atomic_path, write_array, write_arrays
 
 _TABLE, _TRUTH, _COVARIATES = "samples.csv", "truth.npz", "covariates.npy"
-_HEADER = ("id", "part", "months", "male", "height", "width", "path")
+_HEADER = ("id", "part", "patient", "months", "male", "height", "width", "path")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Samples:
     Attributes:
         ids: The images' ids.
         parts: Which part of the split each belongs to.
+        patients: Whom each shows, int64: a number instead of a name.
         months: Ages, float32.
         male: Sexes, bool.
         shapes: Heights and widths in pixels, int64 (N, 2).
@@ -36,6 +37,7 @@ class Samples:
 
     ids: tuple[str, ...]
     parts: np.ndarray
+    patients: np.ndarray
     months: np.ndarray
     male: np.ndarray
     shapes: np.ndarray
@@ -66,8 +68,9 @@ class Samples:
             writer.writerow(_HEADER)
             for row, id in enumerate(self.ids):
                 height, width = self.shapes[row].tolist()
+                part, patient = self.parts[row], int(self.patients[row])
                 age, sex = float(self.months[row]), bool(self.male[row])
-                writer.writerow((id, self.parts[row], age, sex, height, width, self.paths[row]))
+                writer.writerow((id, part, patient, age, sex, height, width, self.paths[row]))
         write_arrays(folder / _TRUTH, self.truth)
         write_array(folder / _COVARIATES, self.covariates)
 
@@ -92,6 +95,7 @@ class Samples:
             return cls(
                 ids=tuple(row["id"] for row in rows),
                 parts=np.array([row["part"] for row in rows], dtype=str),
+                patients=np.array([int(row["patient"]) for row in rows], dtype=np.int64),
                 months=np.array([float(row["months"]) for row in rows], dtype=np.float32),
                 male=np.array([row["male"] == "True" for row in rows], dtype=bool),
                 shapes=np.array(

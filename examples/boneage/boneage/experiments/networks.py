@@ -96,6 +96,7 @@ class Network:
             "constant": constant_error(samples),
             "months": _line(test_predictions(told, rows)["months"]),
             "truth": _line(samples.months[rows]),
+            **_shown(samples.patients[rows]),
             "seconds": {"training": round(sum(stage.seconds for stage in trained), 1)},
         }
 
@@ -152,6 +153,19 @@ def _regions(row: Row) -> tuple[str, ...] | None:
     """
     seen = {name for regions in (row.regions, *row.others) for name in regions} - {"whole"}
     return tuple(seen) if seen <= set(REGIONS) and len(seen) < 2 else None
+
+
+def _shown(patients: np.ndarray) -> dict[str, str]:
+    """Whom each test image shows, unless each shows another."""
+    alone = len(np.unique(patients)) == len(patients)
+    return {} if alone else {"patients": " ".join(map(str, patients))}
+
+
+def read_patients(figures: dict[str, Any]) -> np.ndarray:
+    """Whom each test image shows (N,), of a network's figures."""
+    if "patients" in figures:
+        return np.array(figures["patients"].split(), dtype=np.int64)
+    return np.arange(len(figures["truth"].split()))
 
 
 def _line(months: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from boneage.config import Config
-from boneage.experiments.networks import read_line
+from boneage.experiments.networks import read_line, read_patients
 from boneage.experiments.rows import Experiment, Row
 from boneage.stages.statistics import paired_difference
 
@@ -41,9 +41,9 @@ def summarize(
     def gain(before: Sequence[Figures], figures: Sequence[Figures]) -> Figures | None:
         if before is figures:
             return None
-        truth = read_line(figures[0]["truth"])
+        truth, patients = read_line(figures[0]["truth"]), read_patients(figures[0])
         sampling = {"resamples": config.bootstrap, "seed": config.seed}
-        return paired_difference(_months(before), _months(figures), truth, **sampling)
+        return paired_difference(_months(before), _months(figures), truth, patients, **sampling)
 
     rows: list[Figures] = []
     # What gains are on: the first networks of a data set, of a label on it, and of a row.

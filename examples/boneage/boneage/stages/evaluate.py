@@ -76,12 +76,14 @@ def versions() -> dict[str, str]:
 
 
 def describe_data(config: Config, samples: Samples) -> dict[str, Any]:
-    """How many images there are in each part, and of which data set."""
+    """How many images there are in each part, of how many patients, and of which data set."""
     parts, counts = np.unique(samples.parts, return_counts=True)
     described: dict[str, Any] = {
         "images": len(samples),
         "parts": dict(zip(parts.tolist(), counts.tolist(), strict=True)),
     }
+    if config.table.patient is not None:
+        described["patients"] = len(np.unique(samples.patients))
     if config.data:
         described["name"] = config.data.resolve().name
     elif config.phantom:
@@ -140,18 +142,18 @@ def localization_scores(
 
 def _ages(config: Config, samples: Samples, told: dict[str, Stage]) -> dict[str, Any]:
     rows = samples.rows(splits.TEST)
-    truth = samples.months[rows]
+    truth, patients = samples.months[rows], samples.patients[rows]
     sampling = {"resamples": config.bootstrap, "seed": config.seed}
     predicted = {name: test_predictions(stage, rows) for name, stage in told.items()}
     comparisons = {
         f"{first} vs {second}": paired_difference(
-            predicted[first]["months"], predicted[second]["months"], truth, **sampling
+            predicted[first]["months"], predicted[second]["months"], truth, patients, **sampling
         )
         for first, second in combinations(predicted, 2)
     }
     return {
         "models": {name: age_scores(config, samples, stage) for name, stage in told.items()},
-        "constant": age_errors(_constant(samples), truth, **sampling),
+        "constant": age_errors(_constant(samples), truth, patients, **sampling),
         "comparisons": comparisons,
     }
 
@@ -171,13 +173,13 @@ def constant_error(samples: Samples) -> float:
 def age_scores(config: Config, samples: Samples, stage: Stage) -> dict[str, Any]:
     """Every figure of what one model, or an ensemble, says of the test images."""
     rows = samples.rows(splits.TEST)
-    truth, male = samples.months[rows], samples.male[rows]
+    truth, male, patients = samples.months[rows], samples.male[rows], samples.patients[rows]
     sampling = {"resamples": config.bootstrap, "seed": config.seed}
     values = test_predictions(stage, rows)
     intervals = _intervals(values["low"], values["high"], truth, male)
     return {
-        "test": age_errors(values["months"], truth, **sampling),
-        "test_by_group": by_group(values["months"], truth, male, **sampling),
+        "test": age_errors(values["months"], truth, patients, **sampling),
+        "test_by_group": by_group(values["months"], truth, male, patients, **sampling),
         "test_wrong_sex_mae": float(np.abs(values["other_sex_months"] - truth).mean()),
         "coverage90": intervals["all"]["coverage"] if intervals else None,
         "intervals90": intervals,

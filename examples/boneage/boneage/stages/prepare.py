@@ -55,13 +55,14 @@ def prepare(config: Config, stage: Stage, data: Path, console: Console) -> None:
     boxed["annotated"] = {id for by_id in boxes.values() for id in by_id}
     copied = originals({one.id: one.path for one in radiographs})
     given = {one.id: one.part for one in radiographs} if config.table.part else None
-    patients = {one.id: one.patient for one in radiographs} if config.table.patient else None
-    if patients is None and given is None:
-        patients = copied
-    parts = split_ids(ids, boxed, config.split, patients=patients, given=given)
+    named = config.table.patient is not None
+    patients = {one.id: one.patient for one in radiographs} if named else copied
+    # A split of one's own may have copies in several parts.
+    together = patients if named or given is None else None
+    parts = split_ids(ids, boxed, config.split, patients=together, given=given)
     _say_copies(copied, parts, console)
     write_split(stage / "split.csv", parts)
-    _samples(data, radiographs, parts, shapes, truth).save(stage.folder)
+    _samples(data, radiographs, parts, patients, shapes, truth).save(stage.folder)
     counts = ", ".join(f"{part} {count}" for part, count in Counter(parts.values()).items())
     console.print(f"{len(ids)} radiographs: {counts}")
 
@@ -159,12 +160,15 @@ def _samples(
     data: Path,
     radiographs: list[Radiograph],
     parts: dict[str, str],
+    patients: Mapping[str, str],
     shapes: np.ndarray,
     truth: dict[str, np.ndarray],
 ) -> Samples:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(patients.values()))}
     return Samples(
         ids=tuple(radiograph.id for radiograph in radiographs),
         parts=np.array([parts[radiograph.id] for radiograph in radiographs]),
+        patients=np.array([numbers[patients[radiograph.id]] for radiograph in radiographs]),
         months=np.array([radiograph.months for radiograph in radiographs], dtype=np.float32),
         male=np.array([radiograph.male for radiograph in radiographs]),
         shapes=shapes,

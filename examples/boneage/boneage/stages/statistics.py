@@ -18,18 +18,24 @@ from torch import Tensor
 AGE_BANDS = ((0, 60), (60, 120), (120, 180), (180, 10_000))
 
 _NORMAL_95 = 1.959964
-# Resampling so few images tells too little of others: of one, that there is no doubt at all.
+# Resampling so few patients tells too little of others: of one, that there is no doubt at all.
 _FEWEST = 10
 
 
 def age_errors(
-    months: np.ndarray, truth: np.ndarray, *, resamples: int, seed: int
+    months: np.ndarray,
+    truth: np.ndarray,
+    patients: np.ndarray,
+    *,
+    resamples: int,
+    seed: int,
 ) -> dict[str, object]:
     """MAE with a 95% bootstrap interval, RMSE, bias and the shares within 6 and 12 months.
 
     Args:
         months: Predicted ages (N,), in months.
         truth: True ages (N,), in months.
+        patients: Whom each image shows (N,), whose images are drawn together.
         resamples: Bootstrap samples.
         seed: Seed of the bootstrap.
 
@@ -40,7 +46,12 @@ def age_errors(
         return {"count": 0}
     predicted, target = _tensors(months, truth)
     mae, low, high = bootstrap(
-        mean_absolute_error, predicted, target, resamples=resamples, seed=seed
+        mean_absolute_error,
+        predicted,
+        target,
+        cluster=torch.from_numpy(patients),
+        resamples=resamples,
+        seed=seed,
     )
     return {
         "count": len(truth),
@@ -54,21 +65,29 @@ def age_errors(
 
 
 def paired_difference(
-    first: np.ndarray, second: np.ndarray, truth: np.ndarray, *, resamples: int, seed: int
+    first: np.ndarray,
+    second: np.ndarray,
+    truth: np.ndarray,
+    patients: np.ndarray,
+    *,
+    resamples: int,
+    seed: int,
 ) -> dict[str, object]:
     """How much smaller the second model's MAE is, in months, with a 95% paired bootstrap interval.
 
-    The images are resampled, not the models: the interval says nothing of another seed.
+    Patients with their images are resampled, not the models: the interval says nothing of another
+    seed.
 
     Args:
         first: Predicted ages (N,), or (N, S) of S models each, in months.
         second: Predicted ages of the other, of either shape.
         truth: True ages (N,), in months.
+        patients: Whom each image shows (N,).
         resamples: Bootstrap samples.
         seed: Seed of the bootstrap.
 
     Returns:
-        The gain, its interval, and whether that excludes 0, with enough images to say so.
+        The gain, its interval, and whether that excludes 0, with enough patients to say so.
     """
     errors = (
         np.abs(months.T - truth).reshape(-1, len(truth)).mean(0) for months in (first, second)
@@ -77,11 +96,15 @@ def paired_difference(
     def gain(one: Tensor, other: Tensor) -> Tensor:
         return one.mean() - other.mean()
 
-    value, low, high = bootstrap(gain, *_tensors(*errors), resamples=resamples, seed=seed)
+    cluster = torch.from_numpy(patients)
+    value, low, high = bootstrap(
+        gain, *_tensors(*errors), cluster=cluster, resamples=resamples, seed=seed
+    )
+    enough = len(np.unique(patients)) >= _FEWEST
     return {
         "gain": float(value),
         "interval": [float(low), float(high)],
-        "excludes_zero": len(truth) >= _FEWEST and bool(low > 0 or high < 0),
+        "excludes_zero": enough and bool(low > 0 or high < 0),
     }
 
 
@@ -109,11 +132,17 @@ def interval_scores(low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> dic
 
 
 def by_group(
-    months: np.ndarray, truth: np.ndarray, male: np.ndarray, *, resamples: int, seed: int
+    months: np.ndarray,
+    truth: np.ndarray,
+    male: np.ndarray,
+    patients: np.ndarray,
+    *,
+    resamples: int,
+    seed: int,
 ) -> dict[str, dict[str, object]]:
     """`age_errors` by sex and by age band."""
     return {
-        name: age_errors(months[mask], truth[mask], resamples=resamples, seed=seed)
+        name: age_errors(months[mask], truth[mask], patients[mask], resamples=resamples, seed=seed)
         for name, mask in groups(truth, male).items()
     }
 
