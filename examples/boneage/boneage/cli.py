@@ -127,7 +127,7 @@ def predict(
     ] = None,
 ) -> None:
     """Read the age of new images into a CSV file; bad images become rows with an error."""
-    from boneage.data.patients import read_patients
+    from boneage.data.patients import read_patients, unsaid
     from boneage.data.tables import parse_sex
     from boneage.model_folder import open_model
     from boneage.predictor import Predictor, collect
@@ -139,7 +139,12 @@ def predict(
     except ValueError as error:
         raise UserError(str(error)) from None
     trained = open_model(run, model)
-    known = None if table is None else read_patients(table, trained.config.table)
+    known = None
+    if table is not None:
+        known = read_patients(table, trained.config.table)
+        # Left out, or misspelt: then ages would be read without, and nobody told.
+        if words := unsaid(table, trained.config.table):
+            console.print(f"[yellow]{escape(str(table))}: {escape(words)}[/]")
     patients = collect(images, male, known)
     predictor, share = Predictor(trained), launched_share()
     with Progress(console=console) as progress:

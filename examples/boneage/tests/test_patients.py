@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import write_images
 from rich.console import Console
+from typer.testing import CliRunner
 
+from boneage import cli
 from boneage.config import Table, load_config
-from boneage.data.patients import Known, read_patients
+from boneage.data.patients import Known, read_patients, unsaid
 from boneage.errors import UserError
 from boneage.model_folder import export, open_model
 from boneage.pipeline import run
@@ -35,6 +37,15 @@ def test_a_table_of_patients(tmp_path: Path) -> None:
     assert all(map(math.isnan, (known["a"].covariates[1], *known["b"].covariates)))
     only_ids = written(tmp_path / "ids.csv", "id", "a")
     assert read_patients(only_ids, Table()) == {"a": Known(None, ())}
+
+
+def test_columns_that_are_not_there_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "known.csv", "id,sex,Height,BMI", "a,F,1,2")
+    assert read_patients(path, TABLE)["a"].male is None
+    assert unsaid(path, TABLE) == (
+        "no column for the sex or the covariate height (its header: id, sex, Height, BMI)"
+    )
+    assert unsaid(written(path, "id,Sex,height,BMI", "a,F,1,2"), TABLE) == ""
 
 
 def test_all_that_is_wrong_is_told(tmp_path: Path) -> None:
@@ -97,3 +108,9 @@ def test_a_run_with_covariates_predicts_what_it_evaluated(tmp_path: Path) -> Non
             expected = pytest.approx(float(row[f"O {column}"]), abs=0.05)
             assert float(told[row["id"]][column]) == expected
     assert any(others[row["id"]]["months"] != told[row["id"]]["months"] for row in evaluated)
+
+    table, out = written(tmp_path / "known.csv", "id,sex,Height", "1001,F,99"), tmp_path / "out.csv"
+    asked = ["predict", str(images), "--run", str(model), "--table", str(table), "--out", str(out)]
+    answer = CliRunner().invoke(cli.app, asked)
+    assert answer.exit_code == 0
+    assert "no column for the covariate height (its header" in " ".join(answer.output.split())

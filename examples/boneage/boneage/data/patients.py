@@ -51,6 +51,15 @@ def read_patients(path: Path, table: Table) -> dict[str, Known]:
     return patients
 
 
+def unsaid(path: Path, table: Table) -> str:
+    """What such a table has no column for, in words; empty if it has one for all."""
+    try:
+        find_columns(read_header(path), table, needed=("sex", "covariates"))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _parse(id: str, row: Row, sex: str | None, table: Table) -> Known:
     male = None
     if sex is not None and row.cells[sex]:
