@@ -158,6 +158,11 @@ def open_folder(
     for backbone in backbones:
         check_backbone(backbone)
     check_hardware(config.hardware)
+    if config.data is not None and folder.resolve().is_relative_to(config.data.resolve()):
+        raise UserError(
+            f"{folder}: lies in the folder of the radiographs, {config.data}, and what is written "
+            "there would be taken for some of them; name another by --out"
+        )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     remove_drafts(folder)

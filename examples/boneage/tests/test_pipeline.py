@@ -501,6 +501,9 @@ def test_a_refused_command_leaves_the_run_as_it_was(copied: Path) -> None:
         run(load_config("rsna100"), copied, QUIET)
     with pytest.raises(UserError, match="'resnet999': timm has no network of that name"):
         run(load_config("smoke", ["training.backbone.name=resnet999"]), copied, QUIET)
+    own = load_config("smoke").model_copy(update={"data": copied.parent})
+    with pytest.raises(UserError, match=r"lies in the folder of the radiographs, .* by --out"):
+        run(own, copied, QUIET)
     assert (copied / "config.yaml").read_bytes() == before
 
 
