@@ -19,8 +19,8 @@ class Bins(nn.Module):
     move with the model, stay float32 when the model is cast to another dtype, and are saved in
     its `state_dict`; loading a `state_dict` of other bins is an error (their unit is not saved).
     `first` and `last` are the end centres, `widest_step` is the largest distance between two
-    neighbouring centres, `unit` is the unit's name and `uniform` tells whether all bins are equally
-    wide.
+    neighbouring centres, `narrowest` the width of the narrowest bin, `unit` the unit's name, and
+    `uniform` tells whether all bins are equally wide.
 
     Two bins are equal if their centres, edges and unit are.
 
@@ -139,6 +139,7 @@ class Bins(nn.Module):
         self.first = centers[0].item()
         self.last = centers[-1].item()
         self.widest_step = centers.diff().max().item()
+        self.narrowest = edges.diff().min().item()
         device = torch.get_default_device()
         self.register_buffer("centers", centers.to(device, torch.float32))
         self.register_buffer("edges", edges.to(device, torch.float32))
@@ -240,7 +241,12 @@ class Bins(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        for name, exact in zip(("centers", "edges"), self._exact, strict=True):
+        names = ("centers", "edges")
+        if strict:
+            own = {prefix + name for name in names}
+            others = (key for key in state_dict if key.startswith(prefix) and key not in own)
+            unexpected_keys += others
+        for name, exact in zip(names, self._exact, strict=True):
             key = prefix + name
             if key not in state_dict:
                 missing_keys.append(key)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ldlcam._check import check_choice, check_tensor
 from ldlcam._precision import upcast
-from ldlcam.ldl.bins import Bins
+from ldlcam.ldl.bins import Bins, check_bins
 from ldlcam.ldl.fitted import Fitted
 
 _TEMPERATURES = (1e-2, 1e2)
@@ -61,6 +61,7 @@ class TemperatureScaling(Fitted):
         """
         from scipy.optimize import minimize_scalar
 
+        check_bins(bins)
         check_tensor("logits", logits, "N K", "floating", K=len(bins))
         check_tensor("target", target, "N", "real", N=logits.shape[0])
         logits = logits.detach()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ldlcam._precision import upcast, without_autocast
 from ldlcam.ldl.log_labels import refuse_outside
@@ -67,14 +68,20 @@ def row_terms(
         criterion = criterion._replace(ends="renormalize")
     others = (target, of_distance, of_divergence, sigmas, given)
     learned = any(other is not None and other.requires_grad for other in others)
-    # A compiler fuses the rows by itself; and only the logits' gradient is written out below.
-    if torch.compiler.is_compiling() or learned:
+    # A compiler fuses the rows by itself; and only the logits' gradient is written out below, for
+    # reverse mode.
+    if torch.compiler.is_compiling() or learned or _in_forward_mode():
         distances, divergences = as_it_reads(logits, target, criterion, sigmas, given)
         weighted = weighed(distances, of_distance) + weighed(divergences, of_divergence)
         return RowTerms(weighted.sum(), weighted, distances.detach(), divergences.detach())
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     results = _Fused.apply(logits, *others, criterion, with_gradient)
     return RowTerms(*results[:4])
+
+
+def _in_forward_mode() -> bool:
+    """Whether derivatives are being taken in forward mode, of whatever argument."""
+    return getattr(forward_ad, "_current_level", -1) >= 0
 
 
 def as_it_reads(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ldlcam._check import check_choice, check_tensor
+from ldlcam._check import check_choice, check_number, check_positive, check_tensor
 from ldlcam._precision import upcast
 from ldlcam.ldl.bins import Bins, check_bins
 from ldlcam.ldl.log_labels import LAPLACE, log_labels, log_mass
@@ -123,6 +123,7 @@ def published_gaussian_labels(
         which no loss of theirs calls.
     """
     check_choice("scale", scale, tuple(SCALES))
+    check_positive("sigma", sigma)
     logs, present = log_labels(values, bins, sigma)
     values = torch.where(present, upcast(values), bins.first)
     logs = logs + (log_mass(values, bins, sigma) + math.log(SCALES[scale](sigma)))[:, None]
@@ -206,11 +207,9 @@ def triangular_labels(
     check_tensor("values", values, "N", "real")
     values = upcast(values)
     centers = bins.centers_as(values.dtype, values.device)
-    if not bins.widest_step / 2 < width < math.inf:
-        raise ValueError(
-            f"width: expected a finite number above {bins.widest_step / 2:g}, half of the widest "
-            f"step between centres, got {width!r}"
-        )
+    least = bins.widest_step / 2
+    expected = f"a finite number above {least:g}, half of the widest step between centres"
+    check_number("width", width, expected, lambda number: least < number < math.inf)
     present = values.isfinite()
     peak = torch.where(present, values, bins.first).clamp(bins.first, bins.last)
     distances = (centers - peak[:, None]).abs()

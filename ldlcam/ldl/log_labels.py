@@ -14,7 +14,7 @@ from ldlcam.ldl.bins import Bins, check_bins
 ENDS = ("renormalize", "preserve_mean", "extend", "error")
 
 # Values further outside of the bins than this many spreads count as this far.
-FAR = 100.0
+_FAR = 100.0
 # In equal bins the mean is right to 1e-7 after 8 steps as a rule and 14 for a spread of a tenth of
 # a bin. In uneven ones, whose widths may differ by any factor, the bracket may have to be halved
 # again and again.
@@ -86,7 +86,7 @@ def log_labels(
         check_positive(name, spread)
     spread = spread_of(spread, values, bins)
     if ends == "preserve_mean":
-        spread = spread.clamp(min=_LEAST_TILTED * edges.diff().min())
+        spread = spread.clamp(min=_LEAST_TILTED * bins.narrowest)
     present = values.isfinite() & spread.isfinite()
     # Replaced before any arithmetic: masking afterwards would leave NaN in the gradients.
     values = torch.where(present, values, bins.first)[:, None]
@@ -96,7 +96,7 @@ def log_labels(
     if ends == "preserve_mean":
         values = values.clamp(centers[:2].mean(), centers[-2:].mean())
     else:
-        values = _within_reach(values, bins, spread)
+        values = within_reach(values, bins, spread)
 
     logs = _log_shares(peak, values, spread, centers, edges, integrate)
     if ends == "extend":
@@ -109,7 +109,7 @@ def log_labels(
         offsets = centers - values
         tilt = _mean_preserving_tilt(logs, offsets, spread, bins)
         if logs.requires_grad:
-            tilt = _with_gradient(tilt, logs, offsets, edges)
+            tilt = _with_gradient(tilt, logs, offsets, bins)
         logs = logs + tilt * offsets
     logs = logs - logs.amax(-1, keepdim=True).detach()
     if floor:
@@ -132,21 +132,19 @@ def log_mass(values: Tensor, bins: Bins, sigma: float) -> Tensor:
     centers = bins.centers_as(values.dtype, values.device)
     edges = bins.edges_as(values.dtype, values.device)
     spread = spread_of(sigma, values[:, 0], bins)[:, None]
-    values = _within_reach(values, bins, spread)
+    values = within_reach(values, bins, spread)
     return _log_shares(GAUSSIAN, values, spread, centers, edges, False).logsumexp(-1)
 
 
 def spread_of(given: float | Tensor, values: Tensor, bins: Bins) -> Tensor:
     """Spread (N,) of each value's label, kept to where the arithmetic is finite."""
-    edges = bins.edges_as(values.dtype, values.device)
     spread = given.to(values) if isinstance(given, Tensor) else torch.full_like(values, given)
-    return spread.clamp(1e-6 * edges.diff().min(), 1e6 * (edges[-1] - edges[0]))
+    return spread.clamp(1e-6 * bins.narrowest, 1e6 * (bins.last - bins.first))
 
 
-def _within_reach(values: Tensor, bins: Bins, spread: Tensor) -> Tensor:
-    """Values (N, 1), those far outside of the bins held at `FAR` spreads."""
-    values = torch.maximum(values, bins.first - FAR * spread)
-    return torch.minimum(values, bins.last + FAR * spread)
+def within_reach(values: Tensor, bins: Bins, spread: Tensor) -> Tensor:
+    """Values, those far outside of the bins held at so many spreads."""
+    return values.clamp(bins.first - _FAR * spread, bins.last + _FAR * spread)
 
 
 def refuse_outside(values: Tensor, bins: Bins) -> None:
@@ -196,11 +194,11 @@ def _mean_preserving_tilt(logs: Tensor, offsets: Tensor, spread: Tensor, bins: B
     return tilt
 
 
-def _with_gradient(tilt: Tensor, logs: Tensor, offsets: Tensor, edges: Tensor) -> Tensor:
+def _with_gradient(tilt: Tensor, logs: Tensor, offsets: Tensor, bins: Bins) -> Tensor:
     """The same tilt, with its dependence on values and spread: that of one more Newton step."""
     mean, variance = _tilted_moments(tilt, logs, offsets)
     # Where a single bin holds all, no tilt moves the mean, and the step would be infinite.
-    least = 1e-6 * edges.diff().min().square()
+    least = 1e-6 * bins.narrowest**2
     return tilt - (mean - mean.detach()) / variance.detach().clamp(min=least)
 
 

@@ -12,8 +12,8 @@ from ldlcam.ldl.bins import Bins, check_bins
 DISTANCES = ("l1", "l2", "smooth_l1")
 REDUCTIONS = ("mean", "sum", "none")
 
-# In steps of the narrowest bin. A narrower label of a sample's own would be the nearest bin as
-# well, but without any weight by default, and without bound in reverse.
+# In steps of the narrowest bin. A narrower label would be the nearest bin as well, but without any
+# weight by default, without bound in reverse, and at the mercy of rounding.
 _LEAST_SIGMA = 0.1
 
 
@@ -83,16 +83,16 @@ def present_targets(
         check_tensor("target", target, "N", "real", N=count)
         values = target.to(dtype)  # first: what is finite in float64 may not be in float32
         present = values.isfinite()
-    sigmas = None
+    sigmas, least = None, _LEAST_SIGMA * bins.narrowest
     if not isinstance(sigma, Tensor):
         check_sigma(sigma)
+        sigma = sigma if sigma is None or labels is not None else max(sigma, least)
     elif labels is not None:
         raise ValueError("sigma: expected a number or none for label distributions, got a tensor")
     else:
         check_tensor("sigma", sigma, "N", "real", N=count)
         sigmas = sigma.to(dtype)
         present = present & sigmas.isfinite()
-        least = _LEAST_SIGMA * bins.edges_as(dtype, logits.device).diff().min()
         sigma, sigmas = None, torch.where(present, sigmas, 1).clamp(min=least)
     if sample_weight is None:
         weights = present.to(dtype)

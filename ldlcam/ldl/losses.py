@@ -26,7 +26,8 @@ from ldlcam.ldl.loss_parts import (
 class LossTerms(NamedTuple):
     """The parts of the expectation loss: `total` is `distance` + weight * `divergence`.
 
-    Only `total` has a gradient.
+    Where each sample has a weight of its own, made of its sigma, `total` is the mean of such sums
+    and not the sum of these means. Only `total` has a gradient.
     """
 
     distance: Tensor
@@ -233,8 +234,8 @@ def expectation_ldl_loss(
             entry is negative or not finite, is missing.
         bins: The bins, K of them.
         sigma: Standard deviation of the Gaussian labels of values, in the unit of the bins; a
-            number, or (N,), real, for one per value. Entries below a tenth of the narrowest bin
-            count as that; of NaN or infinite ones the sample is missing. None for label
+            number, or (N,), real, for one per value. What is below a tenth of the narrowest bin
+            counts as that; of NaN or infinite entries the sample is missing. None for label
             distributions.
         weight: Weight of the divergence, at least 0. Its unit is that of the distance per nat. By
             default `sigma`, each sample's own (for `"l2"`, its square), at which the two terms

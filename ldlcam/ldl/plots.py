@@ -16,7 +16,7 @@ from ldlcam.ldl.bins import Bins, check_bins
 from ldlcam.ldl.metrics import mean_absolute_error, mean_error
 from ldlcam.ldl.prediction import LabelDistribution, check_distribution
 from ldlcam.ldl.reliability import LEVELS, coverage_by_level
-from ldlcam.ldl.resampling import bootstrap
+from ldlcam.ldl.resampling import bootstrap, split_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -219,7 +219,8 @@ def plot_error_by_value(
         cluster: What each value belongs to (N,), integer, such as a person, as for `bootstrap`.
 
     Returns:
-        The figure. A band without values has no dot.
+        The figure. A band without values has no dot, and one of a single value or cluster no
+        interval. Values beyond the bands are left out.
 
     Raises:
         TypeError: If values are not real tensors, or `predictions` is no mapping.
@@ -242,39 +243,28 @@ def plot_error_by_value(
     if cluster is None:
         cluster = torch.arange(len(targets))
     check_tensor("cluster", cluster, "N", "integer", N=targets.shape[0])
-    belongs = cluster.cpu()[~targets.isnan().cpu()]
+    present = ~targets.isnan()
+    true, belongs = targets[present].detach().float().cpu(), cluster.to(present.device)[present]
+    centers, edges = bands.centers.cpu(), bands.edges.cpu()
+    band = bands.index(true).masked_fill((true < edges[0]) | (true > edges[-1]), -1)
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     both = figure.subplots(1, 2)
-    centers, edges = bands.centers.cpu(), bands.edges.cpu()
     for order, (name, values) in enumerate(predictions.items()):
         check_tensor("predictions", values, "N", "real", N=targets.shape[0])
-        shown, true = _present(values, targets)
-        band = bands.index(true)
+        shown = values[present.to(values.device)].detach().float().cpu()
+        by_band = list(split_samples(band, (shown, true, belongs), len(bands)))
+        filled = [index for index, samples in enumerate(by_band) if len(samples[0])]
         # Side by side, so that the intervals of several can be told apart.
         places = centers + (order - (len(predictions) - 1) / 2) * edges.diff() / 12
         for axes, metric in zip(both, (mean_absolute_error, mean_error), strict=True):
-            for index in range(len(bands)):
-                chosen = band == index
-                if not chosen.any():
-                    continue
-                told = bootstrap(
-                    metric,
-                    shown[chosen],
-                    true[chosen],
-                    cluster=belongs[chosen],
-                    level=level,
-                    resamples=500,
-                )
-                value, low, high = (number.item() for number in told)
-                axes.errorbar(
-                    places[index],
-                    value,
-                    yerr=[[max(value - low, 0)], [max(high - value, 0)]],
-                    fmt="o",
-                    ms=4,
-                    color=f"C{order}",
-                    label=name if index == int(band.min()) else None,
-                )
+            told = [
+                bootstrap(metric, *samples, cluster=own, level=level, resamples=500)
+                for *samples, own in (by_band[index] for index in filled)
+            ]
+            value, low, high = torch.tensor(told).reshape(-1, 3).unbind(1)
+            reach = torch.stack((value - low, high - value)).clamp(min=0).numpy()
+            style = {"fmt": "o", "ms": 4, "color": f"C{order}", "label": name}
+            axes.errorbar(places[filled].numpy(), value.numpy(), yerr=reach, **style)
     for axes, label in zip(both, ("mean absolute error", "mean error"), strict=True):
         axes.set(xlabel=f"true value{_in(bands.unit)}", ylabel=f"{label}{_in(bands.unit)}")
         axes.grid(alpha=0.3)

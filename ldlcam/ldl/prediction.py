@@ -347,6 +347,7 @@ class LabelDistribution(Distribution):
         """
         check_fraction("level", level)
         check_choice("kind", kind, ("central", "shortest"))
+        level = float(level)  # one of a tensor of levels, too
         if kind == "shortest":
             return self._shortest_interval(level)
         return Interval(self.quantile((1 - level) / 2), self.quantile((1 + level) / 2))

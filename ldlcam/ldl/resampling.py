@@ -50,9 +50,11 @@ def bootstrap(
         seed: Seed of the drawing.
 
     Returns:
-        The value, and the ends of its interval, float64 if the value is and float32 otherwise; NaN
-        without samples. Draws for which the metric is NaN, as without any present target, are left
-        out.
+        The value, and the ends of its interval, float64 if the value is and float32 otherwise. The
+        ends are NaN where the value is, and where there are fewer than two samples or clusters,
+        of which every draw would be the same. Draws for which the metric is NaN are left out, as
+        means of values are without any present target. (Those of localization are 0 there, so it
+        takes samples that all have targets.)
 
     Raises:
         TypeError: If the metric returns no floating tensor, or `cluster` is no integer tensor.
@@ -88,11 +90,10 @@ def bootstrap(
         check_tensor("cluster", cluster, "N", "integer", N=counts[0])
     value = metric(*samples)
     check_tensor("metric", value, dtype="floating")
-    if counts[0] == 0:
+    draw = _drawing(counts[0], cluster, torch.Generator().manual_seed(seed))
+    if draw is None:
         nothing = torch.full_like(upcast(value), torch.nan)
         return Estimate(value, nothing, nothing.clone())
-    generator = torch.Generator().manual_seed(seed)
-    draw = _drawing(counts[0], cluster, generator)
     drawn = []
     with torch.no_grad():
         for _ in range(resamples):
@@ -100,17 +101,24 @@ def bootstrap(
             drawn.append(metric(*(each[index.to(_device(each))] for each in samples)))
     tail = (1 - level) / 2
     figures = upcast(torch.stack(drawn))
-    low, high = figures.nanquantile(figures.new_tensor([tail, 1 - tail]), dim=0)
+    low, high = (_quantile(figures, share, value) for share in (tail, 1 - tail))
     return Estimate(value, low, high)
 
 
 def _drawing(
     count: int, cluster: Tensor | None, generator: torch.Generator
-) -> Callable[[], Tensor]:
-    """Draws the indices of samples: as many as there are, or of as many clusters, all theirs."""
+) -> Callable[[], Tensor] | None:
+    """Draws the indices of samples: as many as there are, or of as many clusters, all theirs.
+
+    None where each draw would be the same: of one, or of none.
+    """
     if cluster is None:
+        if count < 2:
+            return None
         return lambda: torch.randint(count, (count,), generator=generator, device="cpu")
     _, of_each, sizes = torch.unique(cluster.cpu(), return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        return None
     order: Tensor = of_each.argsort(stable=True)
     starts = sizes.cumsum(0) - sizes
 
@@ -125,6 +133,15 @@ def _drawing(
     return draw
 
 
+def _quantile(figures: Tensor, share: float, value: Tensor) -> Tensor:
+    """A quantile of what draws gave (R, ...), without those that gave NaN."""
+    end = figures.nanquantile(share, dim=0)
+    # Between two infinite figures there is nothing to interpolate.
+    end = torch.where(end.isnan(), figures.nanquantile(share, dim=0, interpolation="nearest"), end)
+    # Where the value cannot be told, draws that miss what spoils it tell of something else.
+    return end.masked_fill(value.isnan(), torch.nan)
+
+
 def by_group(
     metric: Callable[..., Any], group: Tensor, *samples: Any, groups: int | None = None
 ) -> list[Any]:
@@ -134,7 +151,8 @@ def by_group(
         metric: Takes the samples of a group; `functools.partial(bootstrap, mean_absolute_error)`
             adds intervals.
         group: Group of each sample (N,), integer, 0 to groups - 1; samples of other groups are
-            left out. `Bins.index` makes bands of values.
+            left out. `Bins.index` makes bands of values, the outer ones of which hold what lies
+            beyond the bins too.
         *samples: What the metric takes, of N samples each, as for `bootstrap`.
         groups: Number of groups; by default one more than the highest in `group`.
 
@@ -143,7 +161,7 @@ def by_group(
 
     Raises:
         TypeError: If `group` is not an integer tensor.
-        ValueError: If a shape is wrong.
+        ValueError: If a shape is wrong, or `groups` is no count.
 
     Example:
         >>> import torch
@@ -151,6 +169,15 @@ def by_group(
         >>> sex = torch.tensor([0, 1, 1])
         >>> by_group(mean_error, sex, torch.tensor([5.0, 7.0, 9.0]), torch.tensor([6.0, 5.0, 9.0]))
         [tensor(-1.), tensor(1.)]
+
+        What is said of samples goes with them, such as whom each shows:
+
+        >>> from ldlcam import bootstrap
+        >>> ages, person = 80 * torch.rand(60), torch.arange(60) // 2
+        >>> def told(predicted, true, person):
+        ...     return bootstrap(mean_error, predicted, true, cluster=person)
+        >>> len(by_group(told, person % 2, ages + torch.randn(60), ages, person))
+        2
     """
     return [metric(*chosen) for chosen in split_samples(group, samples, groups)]
 
@@ -163,8 +190,10 @@ def split_samples(
     for each in samples:
         if _count(each) != len(group):
             raise ValueError(f"samples: expected {len(group)} as group has, got {_count(each)}")
+    group = group.long()
     if groups is None:
         groups = int(group.max()) + 1 if len(group) else 0
+    check_count("groups", groups, least=0)
     for index in range(groups):
         yield [each[(group == index).to(_device(each))] for each in samples]
 

@@ -7,12 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldlcam.ldl.log_labels import FAR, log_labels, lowest_log, spread_of
+from ldlcam.ldl.log_labels import log_labels, lowest_log, spread_of, within_reach
 from ldlcam.ldl.loss_parts import Criterion, mean_step
-
-# In steps of the bins: for a narrower label, what rounding does to the place of the nearest bin is
-# no small part of sigma, and the highest log is not about 0 unless it is looked for.
-_NARROW = 0.1
 
 # What a label that was given leaves out counts as this much, for its log to be finite.
 _LEAST = 1e-26
@@ -46,10 +42,10 @@ class RowLabels(NamedTuple):
 
     held: Tensor
     """The target (n,), held within reach of the bins."""
-    peaks: Tensor
+    peaks: Tensor | None
     """For usual labels, minus the log (n,) of the density at the bin nearest to the target."""
     sigmas: Tensor | None
-    """Standard deviations (n,); None for the usual labels: not narrow, all alike, in even bins."""
+    """Standard deviations (n,); None for the usual labels: all alike, in even bins."""
     given: Tensor | None
     """Labels (n, K) that were given."""
 
@@ -59,13 +55,12 @@ class RowLabels(NamedTuple):
     ) -> "RowLabels":
         """Those of `label_logs`' arguments."""
         if given is not None:
-            return cls(target, target, None, given)
+            return cls(target, None, None, given)
         bins, step, sigma = criterion.bins, mean_step(criterion.bins), _sigma(criterion, sigmas)
-        if isinstance(sigma, Tensor) or not bins.uniform or sigma < _NARROW * step:
-            spread = spread_of(sigma, target, bins)
-            held = target.clamp(bins.first - FAR * spread, bins.last + FAR * spread)
-            return cls(held, held, spread, None)
-        held = target.clamp(bins.first - FAR * sigma, bins.last + FAR * sigma)
+        spread = spread_of(sigma, target, bins)
+        held = within_reach(target, bins, spread)
+        if isinstance(sigma, Tensor) or not bins.uniform:
+            return cls(held, None, spread, None)
         nearest = ((held - bins.first) / step).round().clamp(0, len(bins) - 1)
         peaks = (bins.first + step * nearest - held).square() / (2 * sigma**2)
         return cls(held, peaks, None, None)
@@ -92,7 +87,7 @@ class RowLabels(NamedTuple):
             if not criterion.bins.uniform:
                 logs.add_(criterion.bins.edges_as(logs.dtype, logs.device).diff().log())
             logs.sub_(logs.amax(-1, keepdim=True))
-        elif criterion.sigma is not None:  # the usual ones, in as few steps as will do
+        elif self.peaks is not None and criterion.sigma is not None:  # in as few steps as will do
             scale = -1 / (2 * criterion.sigma**2)
             torch.addcmul(self.peaks[:, None], logs, logs, value=scale, out=logs)
         if not criterion.reverse:

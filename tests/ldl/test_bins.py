@@ -214,6 +214,13 @@ class TestStateDict:
             Bins(1, 3).load_state_dict({})
         Bins(1, 3).load_state_dict({}, strict=False)
 
+    def test_unexpected_keys_are_reported(self) -> None:
+        model = torch.nn.Sequential(torch.nn.Linear(2, 3), Bins(1, 3))
+        state = model.state_dict() | {"1.width": torch.zeros(1)}
+        with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "1\.width"'):
+            model.load_state_dict(state)
+        assert model.load_state_dict(state, strict=False).unexpected_keys == ["1.width"]
+
 
 class TestIndex:
     @given(st.floats(-50, 400, width=32))

@@ -341,6 +341,11 @@ class TestTriangular:
         with pytest.raises(ValueError, match=r"width: expected a finite number above 0\.5"):
             triangular_labels(torch.zeros(2), MONTHS, width)
 
+    @pytest.mark.parametrize("width", ["2", torch.ones(2), None])
+    def test_what_is_no_width_is_named(self, width: object) -> None:
+        with pytest.raises(TypeError, match=r"width: expected a finite number above 0\.5"):
+            triangular_labels(torch.zeros(2), MONTHS, width)  # type: ignore[arg-type]
+
 
 class TestLaplace:
     values = (-3.0, 0.5, 1.0, 5.0, 15.3, 120.0, 239.5, 244.0)
@@ -499,6 +504,8 @@ class TestArguments:
             gaussian_labels(torch.zeros(2), MONTHS, 0.0)
         with pytest.raises(TypeError, match="values: expected a tensor, got list"):
             gaussian_labels([1.0], MONTHS, 15.0)
+        with pytest.raises(TypeError, match="sigma: expected a finite number above 0, got tensor"):
+            published_gaussian_labels(torch.zeros(2), MONTHS, torch.ones(2))  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         ("given", "dtype"),

@@ -136,6 +136,8 @@ class TestSigmaOfEachSample:
         for sigma in (0.0, 0.01, -5.0):
             got = criterion(logits, target, sigma=torch.full((3,), sigma))
             torch.testing.assert_close(got, least)
+        # One of all values alike.
+        torch.testing.assert_close(criterion(logits, target, sigma=1e-30), least)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_the_narrowest_that_keep_their_mean(self, dtype: torch.dtype) -> None:

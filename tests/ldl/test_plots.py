@@ -75,8 +75,8 @@ def test_error_by_value() -> None:
     assert errors.get_ylabel() == "mean absolute error (months)"
     # Two bands have values, for two predictions.
     for axes, heights in ((errors, [2, 5, 0, 0]), (bias, [-1, 5, 0, 0])):
-        dots = [container.lines[0].get_ydata()[0] for container in axes.containers]
-        np.testing.assert_allclose(dots, heights, atol=1e-5)
+        dots = [container.lines[0].get_ydata() for container in axes.containers]
+        np.testing.assert_allclose(np.concatenate(dots), heights, atol=1e-5)
     want = mean_absolute_error(predictions["O"][:2], ages[:2]).item()
     assert want == 2
     assert [text.get_text() for text in errors.get_legend().get_texts()] == ["O", "R"]
@@ -89,10 +89,24 @@ def test_errors_of_people_who_are_shown_twice() -> None:
     person = torch.tensor([5, 5, 6, 6, 5, 7, 8])
     bands = Bins(25, 73, 48)
     errors = plot_error_by_value({"O": values}, ages, bands, cluster=person).axes[0]
-    bars = [container.lines[2][0].get_segments()[0][:, 1] for container in errors.containers]
-    assert [bar.tolist() for bar in bars] == [[1, 4], [2, 3]]
+    (container,) = errors.containers
+    bars = [bar[:, 1].tolist() for bar in container.lines[2][0].get_segments()]
+    assert bars == [[1, 4], [2, 3]]
     with pytest.raises(ValueError, match=r"cluster: expected shape \(N,\) with N = 7"):
         plot_error_by_value({"O": values}, ages, MONTHS, cluster=person[1:])
+
+
+def test_what_lies_beyond_the_bands_or_alone() -> None:
+    ages = torch.tensor([10.0, 20.0, 62.0, 300.0])
+    bands = Bins(12, 84, 24)  # from 0 to 96
+    errors = plot_error_by_value({"O": ages + 2}, ages, bands).axes[0]
+    (container,) = errors.containers
+    np.testing.assert_allclose(container.lines[0].get_xdata(), [12, 60])
+    of_two, of_one = container.lines[2][0].get_segments()
+    np.testing.assert_allclose(of_two, [[12, 2], [12, 2]])
+    assert of_one.size == 0
+    nothing = plot_error_by_value({"O": ages + 2}, ages + 400, bands)
+    assert not nothing.axes[0].containers[0].lines[0].get_xdata().size
 
 
 def test_arguments() -> None:

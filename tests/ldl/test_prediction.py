@@ -147,6 +147,13 @@ class TestOneDistribution:
         slope = (prediction.cdf(centers + step) - prediction.cdf(centers - step)) / (2 * step)
         torch.testing.assert_close(prediction.log_prob(centers).exp(), slope)
 
+    def test_levels_of_a_tensor(self) -> None:
+        predicted = LabelDistribution(torch.randn(4, 240), MONTHS)
+        for level in torch.tensor([0.5, 0.9], dtype=torch.float64):
+            for kind in ("central", "shortest"):
+                expected = predicted.interval(level.item(), kind=kind)
+                assert all(map(torch.equal, predicted.interval(level, kind=kind), expected))
+
     def test_interval_holds_its_level(self) -> None:
         prediction = predict(UNEVEN, 5)
         for level in (0.01, 0.5, 0.9, 1.0):

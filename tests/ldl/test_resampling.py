@@ -65,6 +65,28 @@ class TestBootstrap:
         nothing = bootstrap(mean_absolute_error, predictions[::2], targets[::2], resamples=10)
         assert all(value.isnan() for value in nothing)
 
+    def test_what_cannot_be_told(self) -> None:
+        """A spoilt value has no interval from the draws that miss what spoils it."""
+        predictions, targets = pairs(50)
+        predictions[0] = torch.nan
+        assert all(end.isnan() for end in bootstrap(mean_absolute_error, predictions, targets))
+        predictions[0] = torch.inf
+        value, low, high = bootstrap(mean_absolute_error, predictions, targets, resamples=200)
+        assert value == high == torch.inf
+        assert low.isfinite()
+
+    @pytest.mark.parametrize("cluster", [None, torch.zeros(1, dtype=torch.long)])
+    def test_one_alone_has_no_interval(self, cluster: Tensor | None) -> None:
+        value, low, high = bootstrap(mean_absolute_error, *pairs(1), cluster=cluster)
+        assert value.isfinite()
+        assert low.isnan()
+        assert high.isnan()
+        together = torch.full((9,), 3)
+        value, low, high = bootstrap(mean_absolute_error, *pairs(9), cluster=together)
+        assert value.isfinite()
+        assert low.isnan()
+        assert high.isnan()
+
     def test_distributions_are_samples_too(self) -> None:
         predicted = LabelDistribution(torch.randn(60, 240), Bins(1, 240))
         value, low, high = bootstrap(mean_crps, predicted, 240 * torch.rand(60), resamples=100)
@@ -98,6 +120,7 @@ class TestBootstrap:
             return each.double().mean()
 
         bootstrap(metric, torch.arange(len(people)), cluster=cluster, resamples=5, seed=seed)
+        assert len(drawn) == (6 if len(set(people)) > 1 else 1)
         for samples in drawn[1:]:
             times = torch.bincount(samples, minlength=len(people))
             of_each = {person: set(times[cluster == person].tolist()) for person in set(people)}
@@ -167,6 +190,15 @@ class TestByGroup:
             by_group(mean_error, torch.zeros(3), *pairs(3))
         with pytest.raises(ValueError, match="samples: expected 3 as group has, got 2"):
             by_group(mean_error, torch.arange(3), *pairs(2))
+        for groups in (2.5, -1):
+            with pytest.raises(ValueError, match="groups: expected an integer of at least 0"):
+                by_group(mean_error, torch.arange(3), *pairs(3), groups=groups)  # type: ignore[arg-type]
+
+    def test_unsigned_groups(self) -> None:
+        samples = pairs(6)
+        expected = by_group(mean_error, torch.arange(6) % 2, *samples)
+        found = by_group(mean_error, (torch.arange(6) % 2).to(torch.uint16), *samples)
+        assert found == expected
 
 
 def test_several_figures_have_an_interval_each() -> None:
