@@ -18,7 +18,8 @@ class ConformalIntervals(Fitted):
     Of new values drawn like the calibration data, at least the level lies inside on average, and
     with n calibration values at most 1 / (n + 1) more if no two scores are equal. Neither the
     network nor its probabilities need be right; the better they are, the shorter the intervals.
-    Calibration data must be used for nothing else.
+    Calibration data must be used for nothing else, and several images of one person count as one:
+    `fit` takes whom each shows, as `cluster`.
 
     With groups, such as sexes or bands of age, each group has a margin of its own, and the
     guarantee holds within each. Groups must be known when predicting: the true age is not, but the
@@ -70,7 +71,11 @@ class ConformalIntervals(Fitted):
         self.register_fitted("margins", torch.inf, (groups,))
 
     def fit(
-        self, predicted: LabelDistribution, target: Tensor, group: Tensor | None = None
+        self,
+        predicted: LabelDistribution,
+        target: Tensor,
+        group: Tensor | None = None,
+        cluster: Tensor | None = None,
     ) -> "ConformalIntervals":
         """Find the margins.
 
@@ -78,6 +83,9 @@ class ConformalIntervals(Fitted):
             predicted: Predictions (N,) of data that nothing was trained or chosen on.
             target: True values (N,), real, in the unit of the bins. NaN or infinite is missing.
             group: Group of each (N,), integer, 0 to groups - 1; needed if there are several.
+            cluster: What each belongs to (N,), integer, such as the person that several images
+                show. Of those of one cluster, one is drawn for each group, always the same; the
+                guarantee is then for an image of a new person. By default each is alone.
 
         Returns:
             This module.
@@ -91,8 +99,13 @@ class ConformalIntervals(Fitted):
         group = self._group(group, predicted)
         scores = self._scores(predicted, target).detach()
         present = target.isfinite() & scores.isfinite()
+        if cluster is not None:
+            check_tensor("cluster", cluster, "N", "integer", N=count)
         for index in range(self.groups):
-            chosen = scores[present & (group == index)].sort().values
+            counted = (present & (group == index)).nonzero()[:, 0]
+            if cluster is not None:
+                counted = counted[_one_of_each(cluster.to(counted.device)[counted])]
+            chosen = scores[counted].sort().values
             # Of n + 1 values that could come in any order, this many are not above the margin.
             rank = math.ceil((len(chosen) + 1) * self.level - 1e-9)
             self.margins[index] = chosen[rank - 1] if rank <= len(chosen) else torch.inf
@@ -173,6 +186,16 @@ def _one_axis(predicted: LabelDistribution) -> torch.Size:
             f"predicted: expected distributions (N,), got {tuple(predicted.batch_shape)}"
         )
     return predicted.batch_shape
+
+
+def _one_of_each(cluster: Tensor) -> Tensor:
+    """Index of one sample of each cluster, drawn: the first ones may be special, as visits are."""
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(cluster), generator=generator, device="cpu").to(cluster.device)
+    drawn, places = cluster[order].sort(stable=True)
+    first = torch.ones_like(drawn, dtype=torch.bool)
+    first[1:] = drawn[1:] != drawn[:-1]
+    return order[places[first]]
 
 
 def _round_away(ends: Tensor, towards: float, dtype: torch.dtype) -> Tensor:

@@ -171,4 +171,4 @@ class DistributionSimilarityScores(MeanOverValues):
 
     def compute(self) -> DistributionSimilarity:
         """The six means over all labels that are present; NaN without any."""
-        return DistributionSimilarity(*(self.total / self.count).unbind())
+        return DistributionSimilarity(*super().compute().unbind())

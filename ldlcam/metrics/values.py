@@ -72,7 +72,8 @@ class RootMeanSquaredError(MeanOverValues):
 
     def compute(self) -> Tensor:
         """The root over all values that are present; NaN without any."""
-        return (self.total / self.count).sqrt()
+        root: Tensor = super().compute().sqrt()
+        return root
 
 
 class MeanError(MeanOverValues):

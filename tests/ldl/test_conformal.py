@@ -34,6 +34,44 @@ def band(level: float, calibration: int, test: int) -> tuple[float, float]:
     return stats.betabinom.interval(0.99, test, rank, calibration + 1 - rank)
 
 
+@pytest.mark.parametrize("score", ["absolute", "quantile"])
+def test_images_of_few_persons(score: str) -> None:
+    """15 persons, shown 20 times each, are 15 values: of new persons 15 of 16 are covered."""
+    shares: list[list[float]] = [[], []]
+    person = torch.arange(15).repeat_interleave(20)
+    for seed in range(150):
+        generator = torch.Generator().manual_seed(seed)
+        shuffled = torch.randperm(300, generator=generator)
+        own = 10 * torch.randn(215, generator=generator)
+        errors = torch.cat([own[:15].repeat_interleave(20)[shuffled], own[15:]])
+        errors = errors + torch.randn(500, generator=generator)
+        ages = 60 + 120 * torch.rand(500, generator=generator)
+        logits = -((MONTHS.centers - (ages + errors)[:, None]) / 5).square() / 2
+        predicted = LabelDistribution(logits, MONTHS)
+        for share, cluster in zip(shares, (person[shuffled], None), strict=True):
+            intervals = ConformalIntervals(0.9, score=score)
+            intervals.fit(predicted[:300], ages[:300], cluster=cluster)
+            share.append(covered(intervals(predicted[300:]), ages[300:]).double().mean().item())
+    together, apart = map(np.mean, shares)
+    assert together == pytest.approx(15 / 16, abs=0.015)
+    assert apart < 0.9
+
+
+def test_one_of_each_person_in_each_group() -> None:
+    """Persons may be in several groups; of what is missing there is none to draw."""
+    predicted, ages, _ = draw(60, torch.Generator().manual_seed(3))
+    person, group = torch.arange(60) % 20 - 5, torch.arange(60) // 30
+    ages[:3] = torch.nan
+    intervals = ConformalIntervals(0.8, groups=2).fit(predicted, ages, group, person)
+    again = ConformalIntervals(0.8, groups=2).fit(predicted, ages, group, person)
+    assert torch.equal(intervals.margins, again.margins)
+    assert intervals.margins.isfinite().all()
+    few = ConformalIntervals(0.9).fit(predicted, ages, cluster=torch.arange(60) % 8)
+    assert few.margins.item() == math.inf  # of 8 persons there are too few
+    with pytest.raises(ValueError, match=r"cluster: expected shape \(N,\) with N = 60"):
+        intervals.fit(predicted, ages, group, person[:9])
+
+
 @every_score
 @pytest.mark.parametrize("groups", [1, 2])
 def test_coverage_in_200_trials(score: str, groups: int) -> None:
