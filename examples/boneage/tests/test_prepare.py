@@ -81,10 +81,10 @@ def test_everything_that_is_wrong_is_told_at_once(
 def test_the_split_is_that_of_the_tables_columns(
     data_set: Callable[..., Path], tmp_path: Path, own: dict[str, str]
 ) -> None:
-    folds = ("train", "train", "validation", "test")
+    folds = ("train", "validation", "test", "test")
     rows = [f"{i},{20 + i},True,p{i // 3},{folds[i // 3]}" for i in range(12)]
     folder = data_set(*rows, header="id,boneage,male,who,fold")
-    config = Config.model_validate({"table": own, "split": {"validation": 0.25, "test": 0.25}})
+    config = Config.model_validate({"table": own, "split": {"validation": 0.25, "test": 0.5}})
     stage = Stage(tmp_path / "prepare", "key")
     stage.begin()
     prepare(config, stage, folder, QUIET)

@@ -121,6 +121,18 @@ def test_a_split_of_ones_own() -> None:
         split_ids(IDS, {}, Split(), given=dict.fromkeys(IDS, TRAIN) | {IDS[0]: VALIDATION})
 
 
+def test_one_patient_to_test_tells_nothing_of_others() -> None:
+    patients = {str(i): f"p{i // 4}" for i in range(16)}
+    config = Split(validation=0.25, test=0.25)
+    with pytest.raises(UserError, match="4 images to test show one patient, which tells nothing"):
+        split_ids(patients, {}, config, patients=patients)
+    split_ids(patients, {}, Split(validation=0.25, test=0.5), patients=patients)
+    given = {str(i): ("train", "train", "validation", "test")[i // 4] for i in range(16)}
+    split_ids(patients, {}, config, given=given)
+    with pytest.raises(UserError, match="add images of others or change their parts"):
+        split_ids(patients, {}, config, patients=patients, given=given)
+
+
 def test_a_patient_whom_a_split_divides() -> None:
     given = dict.fromkeys(IDS, TRAIN) | {IDS[3]: TEST, IDS[9]: VALIDATION}
     patients = {id: id for id in IDS} | {IDS[3]: IDS[0]}

@@ -86,6 +86,8 @@ def test_patients_are_drawn_with_their_images() -> None:
         for both in ((truth + 11, months, truth, once), (truth4 + 11, months4, truth4, patients))
     ]
     assert gains[1] == pytest.approx(gains[0])
+    alone = age_errors(months, truth, np.zeros_like(once), **SAMPLING)
+    assert alone["mae_interval"] is None
     # Of few patients many images decide nothing.
     assert not paired_difference(truth + 9, truth + 2, truth, once // 40, **SAMPLING)[
         "excludes_zero"

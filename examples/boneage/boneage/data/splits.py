@@ -46,8 +46,8 @@ def split_ids(
         Part by id, sorted by id.
 
     Raises:
-        UserError: If there are too few images for a part to have any, or the given parts divide a
-            patient.
+        UserError: If there are too few images for a part to have any, or of too few patients to
+            test, or the given parts divide a patient.
     """
     ordered = sorted(set(ids), key=id_order)
     if patients is None:
@@ -61,13 +61,18 @@ def split_ids(
     boxed = {name: {shown[id] for id in known if id in shown} for name, known in boxed.items()}
     parts = _split(list(firsts.values()), boxed, config, given)
     counts = Counter(parts[shown[id]] for id in ordered)
+    remedy = "change split.validation and split.test" if given is None else "change their parts"
     if any(counts[part] < least for part, least in _LEAST.items()):
         found = ", ".join(f"{part} {counts[part]}" for part in _LEAST)
         free = sum(counts[part] for part in _LEAST)
-        remedy = "change split.validation and split.test" if given is None else "change their parts"
         raise UserError(
             f"{len(ordered)} images, {free} of them without boxes, are too few to split: "
             f"{found}; add images or {remedy}"
+        )
+    if Counter(parts.values())[TEST] < 2:
+        raise UserError(
+            f"{counts[TEST]} images to test show one patient, which tells nothing of others; "
+            f"add images of others or {remedy}"
         )
     return {id: parts[shown[id]] for id in ordered}
 

@@ -40,7 +40,7 @@ def age_errors(
         seed: Seed of the bootstrap.
 
     Returns:
-        The figures; for no images at all, only their count.
+        The figures, of one patient without an interval; for no images at all, only their count.
     """
     if len(truth) == 0:
         return {"count": 0}
@@ -56,7 +56,7 @@ def age_errors(
     return {
         "count": len(truth),
         "mae": float(mae),
-        "mae_interval": [float(low), float(high)],
+        "mae_interval": None if low.isnan() else [float(low), float(high)],
         "rmse": float(root_mean_squared_error(predicted, target)),
         "bias": float(mean_error(predicted, target)),
         "cs6": float(cumulative_score(predicted, target, 6)),
