@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from ldlcam._check import check_choice, check_count
+from ldlcam._check import check_choice, check_count, check_nonnegative
 from ldlcam.cam.boxes import Size, proper_boxes
 from ldlcam.cam.metrics import (
     BoxAccuracyResult,
@@ -99,7 +99,11 @@ class PointingGame(MeanOverImages):
     `update(heatmaps, targets, size)` takes what the function takes.
 
     Args:
+        tolerance: How far outside of its target a point may lie, in pixels, at least 0.
         **kwargs: Those of every `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If `tolerance` is out of range.
 
     Example:
         >>> import torch
@@ -113,12 +117,15 @@ class PointingGame(MeanOverImages):
 
     higher_is_better = True
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, *, tolerance: float = 0.0, **kwargs: Any):
+        check_nonnegative("tolerance", tolerance)
+        super().__init__(options=(float(tolerance),), **kwargs)
+        self.tolerance = tolerance
 
     def update(self, heatmaps: Tensor, targets: Tensor, size: Size) -> None:
         """Take in a batch."""
-        self._add(pointing_game(heatmaps, targets, size), proper_boxes(targets))
+        share = pointing_game(heatmaps, targets, size, tolerance=self.tolerance)
+        self._add(share, proper_boxes(targets))
 
 
 class ThresholdSweep(MeanOverImages):

@@ -93,6 +93,31 @@ def test_pointing_game_by_hand(target: tuple[float, ...], hit: bool) -> None:
     assert float(pointing_game(heatmaps, targets, sizes)) == hit
 
 
+@pytest.mark.parametrize(
+    ("target", "distance"),
+    [
+        ((75, 25, 125, 75), 0),
+        ((0, 0, 60, 60), 15),  # to the left
+        ((79, 28, 90, 90), 5),  # a corner, 4 and 3 away
+        ((0, 0, 75, 60), 0),  # ends where the point is
+    ],
+)
+def test_a_point_may_lie_a_little_beside_its_target(
+    target: tuple[float, ...], distance: float
+) -> None:
+    heatmaps = torch.zeros(1, 2, 4)
+    heatmaps[0, 0, 1] = 1  # its centre lies at x = 75, y = 25
+    targets = torch.tensor([target], dtype=torch.float32)
+    for tolerance in (distance + 1e-3, max(distance - 1e-3, 1e-3)):
+        found = pointing_game(heatmaps, targets, (100, 200), tolerance=tolerance)
+        assert float(found) == (tolerance >= distance)
+    flat = pointing_game(torch.ones(1, 2, 4), targets, (100, 200), tolerance=500)
+    assert flat == 0  # shows no place
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="tolerance: expected a finite number of at least 0"):
+            pointing_game(heatmaps, targets, (100, 200), tolerance=wrong)
+
+
 def test_maps_that_show_no_place_miss() -> None:
     heatmaps = torch.stack((torch.eye(3), torch.ones(3, 3), torch.full((3, 3), torch.nan)))
     targets = torch.tensor([[0.0, 0.0, 90.0, 90.0]]).expand(3, 4)

@@ -135,7 +135,12 @@ CASES = {
         lambda *batch: ldlcam.average_precision(*batch, iou_threshold=0.3),
         boxes_and_targets,
     ),
-    "PointingGame": Case(metrics.PointingGame, ldlcam.pointing_game, heatmaps_and_targets, (SIZE,)),
+    "PointingGame": Case(
+        lambda: metrics.PointingGame(tolerance=2.0),
+        lambda *batch: ldlcam.pointing_game(*batch, tolerance=2.0),
+        heatmaps_and_targets,
+        (SIZE,),
+    ),
     "ThresholdSweep": Case(
         lambda: metrics.ThresholdSweep(THRESHOLDS, component="peak"),
         lambda maps, targets, size: ldlcam.threshold_sweep(
