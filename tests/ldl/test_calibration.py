@@ -78,6 +78,8 @@ class TestTemperature:
     def test_arguments(self) -> None:
         with pytest.raises(ValueError, match=r"logits: expected shape \(N, K\) with K = 240"):
             TemperatureScaling().fit(torch.zeros(2, 239), torch.zeros(2), MONTHS)
+        with pytest.raises(TypeError, match="bins: expected a Bins, got int"):
+            TemperatureScaling().fit(torch.zeros(2, 9), torch.zeros(2), 9)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"target: expected shape \(N,\) with N = 2"):
             TemperatureScaling().fit(torch.zeros(2, 240), torch.zeros(2, 1), MONTHS)
 
