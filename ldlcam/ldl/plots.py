@@ -129,7 +129,8 @@ def plot_bland_altman(predictions: Tensor, targets: Tensor, *, unit: str = "") -
 
     check_tensor("predictions", predictions, "N", "real")
     check_tensor("targets", targets, "N", "real", N=predictions.shape[0])
-    predictions, targets = _present(predictions, targets)
+    present = ~targets.isnan()
+    predictions, targets = (_shown(values, present) for values in (predictions, targets))
     errors, middles = predictions - targets, (predictions + targets) / 2
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -241,17 +242,17 @@ def plot_error_by_value(
     check_tensor("targets", targets, "N", "real")
     check_bins(bands, "bands")
     if cluster is None:
-        cluster = torch.arange(len(targets))
+        cluster = torch.arange(len(targets), device=targets.device)
     check_tensor("cluster", cluster, "N", "integer", N=targets.shape[0])
     present = ~targets.isnan()
-    true, belongs = targets[present].detach().float().cpu(), cluster.to(present.device)[present]
+    true, belongs = _shown(targets, present), cluster.to(present.device)[present]
     centers, edges = bands.centers.cpu(), bands.edges.cpu()
     band = bands.index(true).masked_fill((true < edges[0]) | (true > edges[-1]), -1)
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     both = figure.subplots(1, 2)
     for order, (name, values) in enumerate(predictions.items()):
         check_tensor("predictions", values, "N", "real", N=targets.shape[0])
-        shown = values[present.to(values.device)].detach().float().cpu()
+        shown = _shown(values, present)
         by_band = list(split_samples(band, (shown, true, belongs), len(bands)))
         filled = [index for index, samples in enumerate(by_band) if len(samples[0])]
         # Side by side, so that the intervals of several can be told apart.
@@ -261,7 +262,7 @@ def plot_error_by_value(
                 bootstrap(metric, *samples, cluster=own, level=level, resamples=500)
                 for *samples, own in (by_band[index] for index in filled)
             ]
-            value, low, high = torch.tensor(told).reshape(-1, 3).unbind(1)
+            value, low, high = torch.tensor(told, device="cpu").reshape(-1, 3).unbind(1)
             reach = torch.stack((value - low, high - value)).clamp(min=0).numpy()
             style = {"fmt": "o", "ms": 4, "color": f"C{order}", "label": name}
             axes.errorbar(places[filled].numpy(), value.numpy(), yerr=reach, **style)
@@ -274,9 +275,9 @@ def plot_error_by_value(
     return figure
 
 
-def _present(predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    present = ~targets.isnan()
-    return predictions[present].detach().float().cpu(), targets[present].detach().float().cpu()
+def _shown(values: Tensor, present: Tensor) -> Tensor:
+    """Those of values (N,) that are present, on the CPU, to be drawn."""
+    return values[present.to(values.device)].detach().float().cpu()
 
 
 def _in(unit: str) -> str:

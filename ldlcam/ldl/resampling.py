@@ -101,7 +101,9 @@ def bootstrap(
             drawn.append(metric(*(each[index.to(_device(each))] for each in samples)))
     tail = (1 - level) / 2
     figures = upcast(torch.stack(drawn))
-    low, high = (_quantile(figures, share, value) for share in (tail, 1 - tail))
+    ends = _quantiles(figures, figures.new_tensor([tail, 1 - tail]))
+    # Where the value cannot be told, draws that miss what spoils it tell of something else.
+    low, high = ends.masked_fill(value.isnan(), torch.nan)
     return Estimate(value, low, high)
 
 
@@ -133,13 +135,12 @@ def _drawing(
     return draw
 
 
-def _quantile(figures: Tensor, share: float, value: Tensor) -> Tensor:
-    """A quantile of what draws gave (R, ...), without those that gave NaN."""
-    end = figures.nanquantile(share, dim=0)
+def _quantiles(figures: Tensor, shares: Tensor) -> Tensor:
+    """Quantiles (Q, ...) of what draws gave (R, ...), without those that gave NaN."""
+    between = figures.nanquantile(shares, dim=0)
     # Between two infinite figures there is nothing to interpolate.
-    end = torch.where(end.isnan(), figures.nanquantile(share, dim=0, interpolation="nearest"), end)
-    # Where the value cannot be told, draws that miss what spoils it tell of something else.
-    return end.masked_fill(value.isnan(), torch.nan)
+    nearest = figures.nanquantile(shares, dim=0, interpolation="nearest")
+    return torch.where(between.isnan(), nearest, between)
 
 
 def by_group(

@@ -96,6 +96,13 @@ def test_errors_of_people_who_are_shown_twice() -> None:
         plot_error_by_value({"O": values}, ages, MONTHS, cluster=person[1:])
 
 
+def test_the_default_device_draws_nothing() -> None:
+    ages = 240 * torch.rand(9)
+    with torch.device("meta"):
+        assert plot_bland_altman(ages, ages).axes
+        assert plot_error_by_value({"O": ages}, ages, MONTHS).axes
+
+
 def test_what_lies_beyond_the_bands_or_alone() -> None:
     ages = torch.tensor([10.0, 20.0, 62.0, 300.0])
     bands = Bins(12, 84, 24)  # from 0 to 96

@@ -161,11 +161,11 @@ def _shown(patients: np.ndarray) -> dict[str, str]:
     return {} if alone else {"patients": " ".join(map(str, patients))}
 
 
-def read_patients(figures: dict[str, Any]) -> np.ndarray:
+def read_shown(figures: dict[str, Any]) -> np.ndarray:
     """Whom each test image shows (N,), of a network's figures."""
     if "patients" in figures:
-        return np.array(figures["patients"].split(), dtype=np.int64)
-    return np.arange(len(figures["truth"].split()))
+        return read_line(figures["patients"]).astype(np.int64)
+    return np.arange(len(read_line(figures["truth"])))
 
 
 def _line(months: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from boneage.config import Config
-from boneage.experiments.networks import read_line, read_patients
+from boneage.experiments.networks import read_line, read_shown
 from boneage.experiments.rows import Experiment, Row
 from boneage.stages.statistics import paired_difference
 
@@ -41,7 +41,7 @@ def summarize(
     def gain(before: Sequence[Figures], figures: Sequence[Figures]) -> Figures | None:
         if before is figures:
             return None
-        truth, patients = read_line(figures[0]["truth"]), read_patients(figures[0])
+        truth, patients = read_line(figures[0]["truth"]), read_shown(figures[0])
         sampling = {"resamples": config.bootstrap, "seed": config.seed}
         return paired_difference(_months(before), _months(figures), truth, patients, **sampling)
 
